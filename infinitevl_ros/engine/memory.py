@@ -1,0 +1,153 @@
+"""VisualMemory: everything that one stream remembers, of fixed size, to copy, save and load."""
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..model.state import StreamState
+
+FORMAT = 'infinitevl_ros.visual_memory'
+VERSION = '1'
+
+
+class MemoryFileError(ValueError):
+    """A saved memory that cannot be used; the message says what was found and expected."""
+
+
+@dataclass(frozen=True)
+class MemoryInfo:
+    """What a memory holds. Stamps are in nanoseconds, None before the first frame."""
+
+    frames: int
+    first_stamp: int | None
+    newest_stamp: int | None
+    tokens: int
+    window_tokens: int
+    nbytes: int
+
+
+class VisualMemory:
+    """The state of one camera's stream; made by StreamingEngine.new_memory.
+
+    `frames`, `first_stamp` and `newest_stamp` (nanoseconds) describe what went in; nothing that is
+    computed on the device depends on them.
+    """
+
+    def __init__(self, state: StreamState, primed: StreamState, model: str, fingerprint: str):
+        """`primed` is the state before the first frame; `model` a name for messages."""
+        self.state = state
+        self._primed = primed
+        self._model = model
+        self._fingerprint = fingerprint
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every frame."""
+        self.state.copy_(self._primed)
+        self.frames = 0
+        self.first_stamp: int | None = None
+        self.newest_stamp: int | None = None
+
+    def copy_(self, other: VisualMemory) -> None:
+        """Become a copy of `other`, a memory of the same engine."""
+        self.state.copy_(other.state)
+        self.frames = other.frames
+        self.first_stamp, self.newest_stamp = other.first_stamp, other.newest_stamp
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors; the same for ever."""
+        return self.state.nbytes
+
+    def describe(self) -> MemoryInfo:
+        tokens = int(self.state['tokens'].max())
+        return MemoryInfo(
+            self.frames,
+            self.first_stamp,
+            self.newest_stamp,
+            tokens,
+            min(tokens, self.state.config.sliding_window),
+            self.nbytes,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write to a safetensors file, whole or not at all."""
+        path = Path(path)
+        stamps = {'first_stamp': self.first_stamp, 'newest_stamp': self.newest_stamp}
+        metadata = {
+            'format': FORMAT,
+            'version': VERSION,
+            'model': self._model,
+            'fingerprint': self._fingerprint,
+            'frames': str(self.frames),
+            **{name: str(stamp) for name, stamp in stamps.items() if stamp is not None},
+        }
+        tensors = {name: t.cpu().contiguous() for name, t in self.state.tensors.items()}
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata)
+            with open(temporary, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def load(self, path: str | Path) -> None:
+        """Take over a saved memory of the same model. On MemoryFileError nothing has changed."""
+        path = Path(path)
+        if not path.is_file():
+            raise MemoryFileError(f'{path}: no such file')
+        try:
+            with safe_open(path, framework='pt') as file:
+                metadata = file.metadata() or {}
+                self._check(path, metadata)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise MemoryFileError(f'{path}: not a readable memory: {error}') from None
+        try:
+            frames = int(metadata['frames'])
+            first, newest = (
+                int(metadata[name]) if name in metadata else None
+                for name in ('first_stamp', 'newest_stamp')
+            )
+        except (KeyError, ValueError) as error:
+            raise MemoryFileError(f'{path}: broken metadata: {error}') from None
+        self._check_tensors(path, tensors)
+        for name, tensor in self.state.tensors.items():
+            tensor.copy_(tensors[name])
+        self.frames, self.first_stamp, self.newest_stamp = frames, first, newest
+
+    def _check(self, path: Path, metadata: dict[str, str]) -> None:
+        if metadata.get('format') != FORMAT:
+            raise MemoryFileError(f'{path}: not a saved visual memory')
+        if metadata.get('version') != VERSION:
+            raise MemoryFileError(
+                f'{path}: version {metadata.get("version")}; this software reads {VERSION}'
+            )
+        if metadata.get('fingerprint') != self._fingerprint:
+            raise MemoryFileError(
+                f'{path}: a memory of model {metadata.get("model")} '
+                f'({metadata.get("fingerprint")}); the model loaded is {self._model} '
+                f'({self._fingerprint})'
+            )
+
+    def _check_tensors(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        expected = self.state.tensors
+        if tensors.keys() != expected.keys():
+            names = sorted(tensors.keys() ^ expected.keys())
+            raise MemoryFileError(f'{path}: tensors differ from the model: {", ".join(names)}')
+        for name, tensor in expected.items():
+            found = tensors[name]
+            if (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+                raise MemoryFileError(
+                    f'{path}: {name} is {found.dtype} {list(found.shape)}, expected '
+                    f'{tensor.dtype} {list(tensor.shape)} (another frame_size or dtype?)'
+                )

@@ -1,0 +1,251 @@
+"""The one thread that owns an engine: newest frames first, answers in between, nothing waits for ever."""
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .engine import Answer, Sampling, StreamingEngine
+from .memory import VisualMemory
+
+# While frames come faster than they can be taken, answers get this part of a frame's time after it.
+ANSWER_SHARE = 0.25
+
+logger = logging.getLogger(__name__)
+
+# A frame, or a function that makes it: only frames that are taken are ever decoded.
+FrameSource = np.ndarray | Callable[[], np.ndarray]
+
+
+class QueueFullError(RuntimeError):
+    """As many questions wait as the scheduler holds."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a question ended.
+
+    `message` says why when `success` is false; `text` then is what had been said. `seconds` counts
+    from the question's arrival; stamps (nanoseconds) and `frames` tell what the answer has seen.
+    """
+
+    success: bool
+    text: str = ''
+    message: str = ''
+    tokens: int = 0
+    seconds: float = 0.0
+    frames: int = 0
+    first_stamp: int | None = None
+    newest_stamp: int | None = None
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A question on its way. Both callbacks run on the scheduler's thread and must not block."""
+
+    memory: VisualMemory
+    question: str
+    sampling: Sampling
+    deadline: float
+    on_done: Callable[[Outcome], None]
+    on_piece: Callable[[str], None] | None = None
+    began: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """End it at the next token; `on_done` is called as ever."""
+        self.cancelled = True
+
+
+@dataclass
+class FrameCounts:
+    """Frames of one memory: offered, taken into it, dropped for a newer one, refused as broken."""
+
+    received: int = 0
+    taken: int = 0
+    dropped: int = 0
+    failed: int = 0
+    seconds: float = 0.0  # wall time the newest frame took
+
+
+class Scheduler:
+    """Runs an engine on a thread of its own. All methods may be called from any thread.
+
+    Per memory the newest frame waits in a slot, an older one that was not taken is counted as
+    dropped. Questions queue, at most `max_questions`; each ends by its last word, its deadline or
+    its cancellation. `on_frame(memory)` follows every frame taken and `on_frame_error(memory,
+    error)` every one refused; both run on the scheduler's thread and must not block.
+    """
+
+    def __init__(
+        self,
+        engine: StreamingEngine,
+        max_questions: int = 8,
+        on_frame: Callable[[VisualMemory], None] | None = None,
+        on_frame_error: Callable[[VisualMemory, Exception], None] | None = None,
+    ):
+        self._engine = engine
+        self._max_questions = max_questions
+        self._on_frame, self._on_frame_error = on_frame, on_frame_error
+        self._wake = threading.Condition()
+        self._frames: dict[VisualMemory, tuple[FrameSource, int]] = {}
+        self._counts: dict[VisualMemory, FrameCounts] = {}
+        self._calls: deque[Callable[[], None]] = deque()
+        self._tickets: deque[Ticket] = deque()  # the first one is being answered
+        self._answer: Answer | None = None
+        self._owed = 0.0  # seconds of decoding due before the next frame
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name='infinitevl', daemon=True)
+        self._thread.start()
+
+    def offer(self, memory: VisualMemory, frame: FrameSource, stamp: int) -> None:
+        """Hand over a frame (see StreamingEngine.ingest); one that still waits is dropped."""
+        with self._wake:
+            counts = self._counts.setdefault(memory, FrameCounts())
+            counts.received += 1
+            # The memory keeps its place in line: cameras take turns.
+            counts.dropped += memory in self._frames
+            self._frames[memory] = (frame, stamp)
+            self._wake.notify()
+
+    def ask(
+        self,
+        memory: VisualMemory,
+        question: str,
+        on_done: Callable[[Outcome], None],
+        on_piece: Callable[[str], None] | None = None,
+        sampling: Sampling | None = None,
+        timeout: float = 60.0,
+    ) -> Ticket:
+        """Queue a question; it is asked of what the memory holds when its turn comes.
+
+        Raises QueueFullError at once when no more fit.
+        """
+        deadline = time.monotonic() + timeout
+        ticket = Ticket(memory, question, sampling or Sampling(), deadline, on_done, on_piece)
+        with self._wake:
+            if self._closing:
+                raise QueueFullError('shutting down')
+            if len(self._tickets) >= self._max_questions:
+                raise QueueFullError(f'{len(self._tickets)} questions are waiting already')
+            self._tickets.append(ticket)
+            self._wake.notify()
+        return ticket
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run a function on the scheduler's thread soon, between frames and tokens."""
+        with self._wake:
+            self._calls.append(function)
+            self._wake.notify()
+
+    def counts(self, memory: VisualMemory) -> FrameCounts:
+        return self._counts.get(memory, FrameCounts())
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait or are being answered."""
+        return len(self._tickets)
+
+    def close(self) -> None:
+        """End every question and the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing:
+            with self._wake:
+                while not (self._closing or self._calls or self._frames or self._tickets):
+                    self._wake.wait()
+                if self._closing:
+                    break
+                call = self._calls.popleft() if self._calls else None
+                frame = None
+                if call is None and self._frames and not (self._tickets and self._owed > 0):
+                    memory = next(iter(self._frames))
+                    frame = (memory, *self._frames.pop(memory))
+            if call is not None:
+                _guarded(call)
+            elif frame is not None:
+                self._take_frame(*frame)
+            else:
+                self._answer_step()
+        while self._tickets:
+            self._end('the node is shutting down')
+
+    def _take_frame(self, memory: VisualMemory, source: FrameSource, stamp: int) -> None:
+        began = time.monotonic()
+        counts = self._counts[memory]
+        try:
+            frame = source() if callable(source) else source
+            self._engine.ingest(memory, frame, stamp)
+        except Exception as error:  # a bad frame must not end the stream
+            counts.failed += 1
+            if self._on_frame_error:
+                _guarded(self._on_frame_error, memory, error)
+        else:
+            counts.taken += 1
+            if self._on_frame:
+                _guarded(self._on_frame, memory)
+        counts.seconds = time.monotonic() - began
+        self._owed = counts.seconds * ANSWER_SHARE / (1 - ANSWER_SHARE)
+
+    def _answer_step(self) -> None:
+        """One token of the first ticket's answer."""
+        began = time.monotonic()
+        ticket = self._tickets[0]
+        if ticket.cancelled:
+            self._end('cancelled')
+        elif began > ticket.deadline:
+            self._end(f'no answer within {ticket.deadline - ticket.began:.1f} s')
+        else:
+            try:
+                if self._answer is None:
+                    self._answer = self._engine.ask(
+                        ticket.memory, ticket.question, ticket.sampling
+                    )
+                piece = self._answer.step()
+            except Exception as error:  # the question's fault or the engine's: the client is told
+                self._end(str(error) or type(error).__name__)
+            else:
+                if piece and ticket.on_piece:
+                    _guarded(ticket.on_piece, piece)
+                if self._answer.finish:
+                    self._end('')
+        self._owed -= time.monotonic() - began
+
+    def _end(self, message: str) -> None:
+        """Close the first ticket and its answer, if it has one."""
+        with self._wake:
+            ticket = self._tickets.popleft()
+        answer, self._answer = self._answer, None
+        seconds = time.monotonic() - ticket.began
+        if answer is None:
+            outcome = Outcome(False, message=message, seconds=seconds, frames=ticket.memory.frames)
+        else:
+            answer.close()
+            outcome = Outcome(
+                not message,
+                answer.text,
+                message,
+                answer.tokens,
+                seconds,
+                answer.frames,
+                answer.first_stamp,
+                answer.newest_stamp,
+            )
+        _guarded(ticket.on_done, outcome)
+
+
+def _guarded(function: Callable[..., None], *arguments: object) -> None:
+    """Call what others handed in: their mistakes are logged and do not end the thread."""
+    try:
+        function(*arguments)
+    except Exception:
+        logger.exception('a callback failed')

@@ -1,0 +1,146 @@
+"""Reading a published checkpoint folder: config.json and safetensors, every tensor accounted for."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .config import CheckpointError, ModelConfig
+from .weights import Weights, build, tensor_shapes
+
+INDEX = 'model.safetensors.index.json'
+PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt')
+# Newer transformers spell the two halves differently.
+SPELLINGS = (('model.visual.', 'visual.'), ('model.language_model.', 'model.'))
+
+
+def load_checkpoint(
+    path: str | Path, device: str | torch.device = 'cpu', dtype: torch.dtype = torch.float32
+) -> Weights:
+    """Load `path`, a folder with config.json and one or more safetensors files.
+
+    Floating tensors of any width on disk become `dtype` on `device`. Raises CheckpointError with
+    the file, the tensor, what was expected and what was found.
+    """
+    folder = Path(path)
+    config = load_config(folder)
+    expected = tensor_shapes(config)
+    tensors: dict[str, Tensor] = {}
+    digests: dict[str, bytes] = {}
+    for file in _weight_files(folder):
+        for name, tensor in _read(file):
+            name = _published_name(name)
+            if _is_redundant(name, config):
+                continue
+            _check(file, name, tensor, expected, tensors)
+            tensors[name] = tensor.to(device=device, dtype=dtype)
+            digests[name] = _digest(tensor)
+    missing = sorted(expected.keys() - tensors.keys())
+    if missing:
+        first = missing[0]
+        raise CheckpointError(
+            f'{folder}: {len(missing)} tensors are missing, the first is {first} '
+            f'{list(expected[first])}'
+        )
+    weights = build(config, tensors)
+    digest = hashlib.sha256(repr(config).encode())
+    for name in sorted(digests):
+        digest.update(name.encode() + digests[name])
+    weights.fingerprint = digest.hexdigest()[:16]
+    return weights
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The sizes in `folder`/config.json; CheckpointError when there is none or it is broken."""
+    if not folder.is_dir():
+        raise CheckpointError(f'{folder}: no such checkpoint folder')
+    return ModelConfig.from_dict(read_json(folder / 'config.json'), str(folder / 'config.json'))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`; CheckpointError when it is missing or is something else."""
+    try:
+        value = json.loads(file.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise CheckpointError(f'{file}: missing; a checkpoint folder needs it') from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f'{file}: not readable as JSON: {error}') from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f'{file}: expected a JSON object, found {type(value).__name__}')
+    return value
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if index.exists():
+        weight_map = read_json(index).get('weight_map')
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f'{index}: expected a "weight_map" from tensor to file')
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+        for file in files:
+            if file.parent != folder or not file.is_file():
+                raise CheckpointError(f'{index}: names {file.name}, which is not in the folder')
+        return files
+    # Other files beside the model (adapters, test vectors) are not part of it.
+    files = sorted(folder.glob('model*.safetensors')) or sorted(folder.glob('*.safetensors'))
+    if files:
+        return files
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f'{folder / pickles[0]}: a pickle, which can run code when it is read and is refused; '
+            'expected *.safetensors'
+        )
+    raise CheckpointError(f'{folder}: no *.safetensors file in the folder')
+
+
+def _read(file: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with safe_open(file, framework='pt') as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict, it has no other iterator
+                yield name, tensors.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f'{file}: not a readable safetensors file: {error}') from None
+
+
+def _published_name(name: str) -> str:
+    for other, published in SPELLINGS:
+        if name.startswith(other):
+            return published + name[len(other) :]
+    return name
+
+
+def _digest(tensor: Tensor) -> bytes:
+    """A sample of a tensor's values, the same for every floating type that holds them."""
+    sample = tensor.flatten()[:: max(1, tensor.numel() // 256)]
+    return sample.float().numpy().tobytes()
+
+
+def _is_redundant(name: str, config: ModelConfig) -> bool:
+    """Tensors that some writers save although they follow from others."""
+    return name.endswith('.inv_freq') or (name == 'lm_head.weight' and config.tie_word_embeddings)
+
+
+def _check(
+    file: Path,
+    name: str,
+    tensor: Tensor,
+    expected: dict[str, tuple[int, ...]],
+    seen: dict[str, Tensor],
+) -> None:
+    if name not in expected:
+        raise CheckpointError(f'{file}: tensor {name} has no place in the network of config.json')
+    if name in seen:
+        raise CheckpointError(f'{file}: tensor {name} occurs a second time')
+    if tuple(tensor.shape) != expected[name]:
+        raise CheckpointError(
+            f'{file}: tensor {name} has shape {list(tensor.shape)}, expected {list(expected[name])}'
+        )
+    if not tensor.is_floating_point():
+        raise CheckpointError(f'{file}: tensor {name} is {tensor.dtype}, expected a floating type')
