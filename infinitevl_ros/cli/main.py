@@ -2,42 +2,42 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from pathlib import Path
 
-from ..model.config import CheckpointError
-from . import verify
+# Command: the module that has its add_arguments(parser) and run(arguments) -> exit code, and its help.
+COMMANDS = {
+    'demo': ('demo', 'a camera stream captioned and asked about, over real DDS'),
+    'verify': ('verify', 'compare the network with golden vectors'),
+    'random-checkpoint': (
+        'random_checkpoint',
+        'write a small checkpoint of random weights to try things with',
+    ),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2: the input is at fault, said in one line)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog='infinitevl', description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-
-    command = commands.add_parser('verify', help='compare the network with golden vectors')
-    verify.add_arguments(command)
-    command.set_defaults(run=verify.run)
-
-    command = commands.add_parser(
-        'random-checkpoint', help='write a small checkpoint of random weights to try things with'
-    )
-    command.add_argument('folder', type=Path)
-    command.add_argument('--seed', type=int, default=0)
-    command.set_defaults(run=_random_checkpoint)
-
+    module = None
+    for name, (file, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.')
+        if arguments[:1] == [name]:
+            # Only what is used is loaded: torch alone takes seconds.
+            module = importlib.import_module(f'.{file}', __package__)
+            module.add_arguments(command)
     parsed = parser.parse_args(arguments)
     try:
-        return parsed.run(parsed)
-    except (CheckpointError, OSError) as error:
-        print(f'infinitevl: {error}', file=sys.stderr)
+        return module.run(parsed)
+    except (ValueError, OSError) as error:
+        print(f'infinitevl {parsed.command}: {error}', file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ('rclpy', 'infinitevl_ros.msg', 'ament_index_python'):
+            raise
+        print(f'infinitevl {parsed.command}: needs ROS 2 sourced ({error})', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-def _random_checkpoint(arguments: argparse.Namespace) -> int:
-    from .random_checkpoint import write_random_checkpoint
-
-    write_random_checkpoint(arguments.folder, arguments.seed)
-    print(f'wrote {arguments.folder}: random weights, its words are noise')
-    return 0

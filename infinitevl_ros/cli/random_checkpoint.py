@@ -1,6 +1,7 @@
 """A small checkpoint with seeded random weights: the real network, saying noise, to try things with."""
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -140,3 +141,14 @@ def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> T
         return torch.ones(shape)
     fan_in = math.prod(shape[1:])
     return torch.randn(shape, generator=generator) * fan_in**-0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('folder', type=Path)
+    parser.add_argument('--seed', type=int, default=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    write_random_checkpoint(arguments.folder, arguments.seed)
+    print(f'Wrote {arguments.folder}: random weights, its words are noise.')
+    return 0

@@ -21,12 +21,17 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic, antialiased resize of an RGB frame, uint8 [H, W, 3] to uint8 [size, 3]."""
+    """Bicubic, antialiased resize of an RGB frame, uint8 [H, W, 3] to uint8 [size, 3].
+
+    Rows first, then columns, rounded to whole values in between, as Pillow does it.
+    """
     if tuple(frame.shape[:2]) == tuple(size):
         return frame
     planes = frame.permute(2, 0, 1)[None].float()
-    planes = F.interpolate(planes, size, mode='bicubic', antialias=True)
-    return planes[0].round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
+    for shape in ((frame.shape[0], size[1]), size):
+        planes = F.interpolate(planes, shape, mode='bicubic', antialias=True)
+        planes = planes.round_().clamp_(0, 255)
+    return planes[0].to(torch.uint8).permute(1, 2, 0)
 
 
 def patchify(frame: Tensor, config: VisionConfig, dtype: torch.dtype) -> Tensor:

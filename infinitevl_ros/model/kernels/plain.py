@@ -85,21 +85,24 @@ def _delta_chunk(
 ) -> tuple[Tensor, Tensor]:
     """The same recurrence for a chunk at once, [B, H, T, ...].
 
-    With G the running sum of g, the corrections u_i = beta_i (v_i - exp(G_i) S^T k_i
-    - sum_{j<i} exp(G_i - G_j) (k_i . k_j) u_j) solve a unit lower triangular system.
+    With D_ij = exp(g_j+1 + ... + g_i), the decay from token j to i, and C_i that from the chunk's
+    start, the corrections u_i = beta_i (v_i - C_i S^T k_i - sum_{j<i} D_ij (k_i . k_j) u_j) solve
+    a unit lower triangular system.
     """
-    total = g.cumsum(-1)
-    length = total.shape[-1]
+    length = g.shape[-1]
     lower = torch.ones(length, length, dtype=torch.bool, device=g.device).tril()
-    decay = (total[..., :, None] - total[..., None, :]).masked_fill(~lower, -torch.inf).exp()
-    carried = total.exp()[..., None]
+    # Sums over just the tokens between: differences of one running sum would cancel after a
+    # strong decay.
+    between = g[..., :, None].expand(*g.shape, length).masked_fill(~lower.tril(-1), 0).cumsum(-2)
+    decay = between.masked_fill(~lower, -torch.inf).exp()
+    carried = g.cumsum(-1).exp()[..., None]
     system = beta[..., None] * decay * (k @ k.transpose(-1, -2))
     u = torch.linalg.solve_triangular(
         system, beta[..., None] * (v - carried * (k @ state)), upper=False, unitriangular=True
     )
     o = carried * (q @ state) + (decay * (q @ k.transpose(-1, -2))) @ u
-    to_end = (total[..., -1:] - total).exp()[..., None]
-    return o, total[..., -1, None, None].exp() * state + (k * to_end).transpose(-1, -2) @ u
+    to_end = decay[..., -1, :, None]
+    return o, carried[..., -1:, :] * state + (k * to_end).transpose(-1, -2) @ u
 
 
 def ring_attention(q: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:

@@ -1,0 +1,107 @@
+"""A camera for demos and tests: a process that publishes a rendered patrol or a video file over DDS.
+
+Prints one JSON object when the stream ends: {"sent": frames, "seconds": stream time}.
+"""
+from __future__ import annotations
+
+import argparse
+import array
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .world import PatrolWorld
+
+PATROL_RATE = 15.0  # frames a second
+
+
+class VideoError(ValueError):
+    """A file that is not a readable video."""
+
+
+def video_frames(path: str | Path) -> tuple[float, Iterator[np.ndarray]]:
+    """Rate [Hz] and the RGB uint8 [height, width, 3] frames of a video file."""
+    if not Path(path).is_file():
+        raise VideoError(f'{path}: no such file')
+    capture = cv2.VideoCapture(str(path))
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    opened, first = capture.read()
+    if not opened or not 0 < rate < 1000:
+        raise VideoError(f'{path}: not a video that OpenCV can read')
+
+    def frames() -> Iterator[np.ndarray]:
+        yield cv2.cvtColor(first, cv2.COLOR_BGR2RGB)
+        while True:
+            more, frame = capture.read()
+            if not more:
+                return
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+    return rate, frames()
+
+
+def patrol_frames(seed: int) -> tuple[float, Iterator[np.ndarray]]:
+    """Rate [Hz] and the frames of an endless rendered patrol."""
+    world = PatrolWorld(seed)
+    return PATROL_RATE, (world.render(i / PATROL_RATE) for i in itertools.count())
+
+
+def publish(rate: float, frames: Iterator[np.ndarray], seconds: float) -> tuple[int, float]:
+    """Publish frames on `image` in real time; returns how many, and over how many seconds."""
+    import rclpy
+    from rclpy.qos import QoSProfile
+    from sensor_msgs.msg import Image
+
+    rclpy.init()
+    node = rclpy.create_node('demo_camera')
+    publisher = node.create_publisher(Image, 'image', QoSProfile(depth=2))
+    deadline = time.monotonic() + 20
+    while not publisher.get_subscription_count() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    began = time.monotonic()
+    sent = 0
+    try:
+        for frame in itertools.islice(frames, round(seconds * rate) or 1):
+            time.sleep(max(0.0, began + sent / rate - time.monotonic()))
+            height, width, _ = frame.shape
+            message = Image(height=height, width=width, encoding='rgb8', step=3 * width)
+            message.header.frame_id = 'camera'
+            message.header.stamp = node.get_clock().now().to_msg()
+            # rclpy takes an array as it is; other sequences it converts number by number.
+            message.data = array.array('B', frame.tobytes())
+            publisher.publish(message)
+            sent += 1
+        # The writer keeps the newest frames until they are acknowledged.
+        publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=2))
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return sent, time.monotonic() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--video', type=Path)
+    parser.add_argument('--seconds', type=float, default=float('inf'))
+    parser.add_argument('--seed', type=int, default=0)
+    arguments = parser.parse_args()
+    try:
+        rate, frames = (
+            video_frames(arguments.video) if arguments.video else patrol_frames(arguments.seed)
+        )
+    except VideoError as error:
+        print(error, file=sys.stderr)
+        return 2
+    sent, seconds = publish(rate, frames, min(arguments.seconds, 1e6))
+    print(json.dumps({'sent': sent, 'seconds': seconds}))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

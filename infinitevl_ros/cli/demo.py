@@ -1,0 +1,276 @@
+"""`./dev demo`: a camera process, the real node and a user of it, over real DDS on this machine."""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .camera import video_frames
+from .contact_sheet import Answer, Frame, contact_sheet
+from .random_checkpoint import write_random_checkpoint
+
+QUESTIONS = (
+    'What do you see now?',
+    'Which objects have you seen so far?',
+    'Where were you before this?',
+)
+DEFAULT_SECONDS = 30.0
+START_TIMEOUT = 120.0
+THUMBNAIL_WIDTH = 320
+# Thumbnails are kept until a caption names their stamp; captions come within this many frames.
+RECENT_FRAMES = 300
+
+
+@dataclass
+class Report:
+    """What the demo measured; written as it is by --json. Stamps in seconds of stream time."""
+
+    frames_sent: int = 0
+    frames_taken: int = 0
+    frames_dropped: int = 0
+    fps: float = 0.0
+    memory_bytes_start: int = 0
+    memory_bytes_end: int = 0
+    captions: list[dict] = field(default_factory=list)
+    answers: list[dict] = field(default_factory=list)
+
+
+class Viewer:
+    """A ROS client that looks on: captions as they come, thumbnails of their frames, diagnostics."""
+
+    def __init__(self, report: Report):
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.executors import SingleThreadedExecutor
+        from sensor_msgs.msg import Image
+
+        from infinitevl_ros.msg import Caption
+        from infinitevl_ros.srv import Query
+
+        self.report = report
+        self.frames: list[Frame] = []
+        self.status: dict[str, str] = {}
+        self._query = Query
+        self._first_stamp: float | None = None
+        self._recent: dict[float, np.ndarray] = {}
+        rclpy.init()
+        self.node = rclpy.create_node('demo')
+        self.node.create_subscription(Image, 'image', self._on_image, 1)
+        self.node.create_subscription(Caption, 'infinitevl_node/captions', self._on_caption, 10)
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_status, 10)
+        self.client = self.node.create_client(Query, 'infinitevl_node/query')
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+
+    def spin_until(self, condition, timeout: float, process: subprocess.Popen) -> bool:
+        """Handle messages until `condition()`; false after `timeout` or when the process ends."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline or process.poll() is not None:
+                return condition()
+            self._executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def ask(self, question: str, process: subprocess.Popen) -> None:
+        future = self.client.call_async(self._query.Request(question=question))
+        began = time.monotonic()
+        self.spin_until(future.done, 120.0, process)
+        seconds = time.monotonic() - began
+        reply = future.result() if future.done() else None
+        if reply is None:
+            answer = '(no reply)'
+        else:
+            answer = reply.answer if reply.success else f'({reply.message})'
+        self.report.answers.append({'question': question, 'answer': answer, 'seconds': seconds})
+        print(f'  ? {question}\n  = {printable(answer)}  [{seconds:.2f} s]', flush=True)
+
+    def close(self) -> None:
+        import rclpy
+
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def _on_image(self, message) -> None:
+        stamp = _seconds(message.header.stamp)
+        if self._first_stamp is None:
+            self._first_stamp = stamp
+        pixels = np.frombuffer(message.data, np.uint8)
+        pixels = pixels.reshape(message.height, message.width, 3)
+        size = (THUMBNAIL_WIDTH, THUMBNAIL_WIDTH * message.height // message.width)
+        self._recent[stamp] = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        while len(self._recent) > RECENT_FRAMES:
+            del self._recent[next(iter(self._recent))]
+
+    def _on_caption(self, message) -> None:
+        stamp = _seconds(message.last_stamp)
+        since = stamp - (stamp if self._first_stamp is None else self._first_stamp)
+        self.report.captions.append({'stamp': since, 'text': message.text})
+        print(f'  {since:5.1f} s  {printable(message.text)}', flush=True)
+        if self._recent:
+            nearest = min(self._recent, key=lambda other: abs(other - stamp))
+            self.frames.append(Frame(since, self._recent[nearest], message.text))
+
+    def _on_status(self, message) -> None:
+        for status in message.status:
+            if status.name == 'infinitevl_node: stream':
+                self.status = {item.key: item.value for item in status.values}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--video', type=Path, help='play this file instead of a rendered patrol')
+    parser.add_argument('--seconds', type=float, help='length of the stream at most')
+    parser.add_argument('--json', type=Path, help='write what was measured to this file')
+    parser.add_argument('--model', type=Path, help='checkpoint folder (default: random weights)')
+    parser.add_argument(
+        '--picture', type=Path, default=Path('demo.png'), help='default: %(default)s'
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo; 1 when frames, captions or answers are missing at the end."""
+    seconds = arguments.seconds or DEFAULT_SECONDS
+    if seconds <= 0:
+        print(f'infinitevl demo: --seconds is {seconds}, expected more than 0', file=sys.stderr)
+        return 2
+    if arguments.video:
+        rate, frames = video_frames(arguments.video)
+        seconds = min(seconds, sum(1 for _ in frames) / rate)
+    # Nobody else's nodes, and nobody else sees these.
+    os.environ['ROS_DOMAIN_ID'] = str(random.randrange(1, 102))
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    report = Report()
+    with contextlib.ExitStack() as stack:
+        model = arguments.model
+        if model is None:
+            print('No trained model here yet: random weights, so every word below is noise.')
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='infinitevl_'))
+            model = write_random_checkpoint(Path(folder) / 'random')
+        source = arguments.video or 'a rendered patrol'
+        print(f'Streaming {source} for {seconds:.0f} s; captions as they come:', flush=True)
+        viewer = _stream(stack, arguments.video, seconds, model, report)
+    if viewer is None:
+        return 1
+    _show(report, viewer.frames, str(source), seconds, arguments)
+    return 0 if report.frames_taken and report.captions and report.answers else 1
+
+
+def printable(text: str) -> str:
+    """One line without control characters, whatever the model said."""
+    return ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())
+
+
+def _stream(
+    stack: contextlib.ExitStack,
+    video: Path | None,
+    seconds: float,
+    model: Path,
+    report: Report,
+) -> Viewer | None:
+    """The three processes from first to last frame; fills in the report."""
+    node = stack.enter_context(_process(_node_command(model, seconds)))
+    viewer = Viewer(report)
+    stack.callback(viewer.close)
+    ready = viewer.spin_until(
+        lambda: viewer.client.service_is_ready() and viewer.status, START_TIMEOUT, node
+    )
+    if not ready:
+        print('the node did not start; its messages are above', file=sys.stderr)
+        return None
+    report.memory_bytes_start = int(viewer.status['memory_bytes'])
+    command = [sys.executable, '-m', 'infinitevl_ros.cli.camera', '--seconds', str(seconds)]
+    if video:
+        command += ['--video', str(video)]
+    camera = stack.enter_context(_process(command, stdout=subprocess.PIPE, text=True))
+    viewer.spin_until(lambda: bool(viewer._recent), 30.0, camera)
+    began = time.monotonic()
+    for i, question in enumerate(QUESTIONS, start=1):
+        due = began + seconds * i / (len(QUESTIONS) + 0.2)
+        viewer.spin_until(lambda due=due: time.monotonic() > due, seconds, node)
+        viewer.ask(question, node)
+    viewer.spin_until(lambda: camera.poll() is not None, seconds + 30, node)
+    sent = json.loads(camera.stdout.read() or '{"sent": 0, "seconds": 1}')
+    # Diagnostics come once a second: the second one from now tells of every frame.
+    after = time.monotonic() + 2.2
+    viewer.spin_until(lambda: time.monotonic() > after, 5.0, node)
+    report.frames_sent = sent['sent']
+    report.frames_taken = int(viewer.status['frames_taken'])
+    report.frames_dropped = report.frames_sent - report.frames_taken
+    report.fps = report.frames_taken / sent['seconds']
+    report.memory_bytes_end = int(viewer.status['memory_bytes'])
+    return viewer
+
+
+def _node_command(model: Path, seconds: float) -> list[str]:
+    """The installed node, as `ros2 run` would start it."""
+    from ament_index_python.packages import get_package_prefix
+
+    node = Path(get_package_prefix('infinitevl_ros')) / 'lib/infinitevl_ros/infinitevl_node'
+    parameters = {
+        'model': model,
+        'caption_period': max(1.0, min(5.0, seconds / 7)),
+        'max_tokens': 24,
+    }
+    assignments = [['-p', f'{name}:={value}'] for name, value in parameters.items()]
+    quiet = ['--log-level', 'warn']
+    return [sys.executable, str(node), '--ros-args', *quiet, *sum(assignments, [])]
+
+
+@contextlib.contextmanager
+def _process(command: list[str], **options: object) -> Iterator[subprocess.Popen]:
+    """A child process that is ended, gently first, when the block is left."""
+    process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _show(
+    report: Report,
+    frames: list[Frame],
+    source: str,
+    seconds: float,
+    arguments: argparse.Namespace,
+) -> None:
+    megabytes = (report.memory_bytes_start / 1e6, report.memory_bytes_end / 1e6)
+    latency = [answer['seconds'] for answer in report.answers]
+    print(
+        f'Frames: {report.frames_sent} sent, {report.frames_taken} taken, '
+        f'{report.frames_dropped} dropped; {report.fps:.1f} frames/s.\n'
+        f'Answers: {len(latency)}, slowest {max(latency, default=0):.2f} s.\n'
+        f'Memory: {megabytes[0]:.3f} MB at the start, {megabytes[1]:.3f} MB at the end.'
+    )
+    answers = [Answer(a['question'], a['answer'], a['seconds']) for a in report.answers]
+    subtitle = (
+        f'{seconds:.0f} s, {report.frames_taken} frames taken at {report.fps:.1f} frames/s, '
+        f'{report.frames_dropped} dropped; memory {megabytes[1]:.2f} MB from first to last frame'
+    )
+    contact_sheet(arguments.picture, f'infinitevl_ros: {source}', subtitle, frames, answers)
+    print(f'Wrote {arguments.picture}.')
+    if arguments.json:
+        arguments.json.write_text(json.dumps(asdict(report), indent=2) + '\n')
+        print(f'Wrote {arguments.json}.')
+
+
+def _seconds(stamp) -> float:
+    return stamp.sec + stamp.nanosec * 1e-9
