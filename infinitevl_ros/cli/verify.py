@@ -34,7 +34,7 @@ class Quantity:
         return self.difference <= (0 if self.exact else tolerance)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def compare(folder: str | Path, chunk: int | None = None, ring_start: int = 0) -> list[Quantity]:
     """Run the stream, the question and the greedy answer of a folder laid out like golden/tiny.
 

@@ -226,6 +226,8 @@ class PatrolWorld:
     def __init__(self, seed: int = 0, rooms: int = 4, size: int = 224):
         if not 1 <= rooms <= len(WALLS):
             raise ValueError(f'a patrol has 1 to {len(WALLS)} rooms, not {rooms}')
+        if size < 16:
+            raise ValueError(f'a picture has at least 16 pixels a side, not {size}')
         rng = np.random.default_rng(seed)
         self.rooms = list(furnish(rng))[:rooms]
         self.size = size

@@ -70,7 +70,7 @@ class StreamingEngine:
         self._grid = tuple(side // config.patch_size for side in frame_size)
         rows, columns = (side // unit for side in frame_size)
         self.tokens_per_frame = rows * columns
-        with torch.inference_mode():
+        with torch.no_grad():
             cells = torch.arange(rows * columns, device=weights.device)
             # Row and column of each token; the time is added to the first axis.
             self._cells = torch.stack((torch.zeros_like(cells), cells // columns, cells % columns))
@@ -96,20 +96,20 @@ class StreamingEngine:
         folder = Path(path).expanduser()
         if dtype is None:
             dtype = torch.float32 if torch.device(device).type == 'cpu' else torch.bfloat16
-        with torch.inference_mode():
+        with torch.no_grad():
             weights = load_checkpoint(folder, device, dtype)
         prompt = Prompt(folder, weights.config)
         size = frame_size or _frame_size(folder)
         return cls(weights, prompt, size, folder.resolve().name, branches)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def new_memory(self) -> VisualMemory:
         """An empty memory for one camera."""
         return VisualMemory(
             self._new_state(), self._primed, self.name, self.weights.fingerprint
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def ingest(self, memory: VisualMemory, frame: np.ndarray, stamp: int) -> None:
         """Take a frame, RGB uint8 [height, width, 3] of any size, into `memory`.
 
@@ -162,7 +162,7 @@ class StreamingEngine:
         if not self._free:
             raise RuntimeError('too many open answers: finish or close one first')
         branch = self._free.pop()
-        with torch.inference_mode():
+        with torch.no_grad():
             branch.copy_(memory)
         return Answer(self, branch, tokens, sampling or Sampling())
 
@@ -176,7 +176,7 @@ class StreamingEngine:
         """Take back the branch of a finished answer."""
         self._free.append(branch)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def next_scores(self, branch: VisualMemory, tokens: list[int]) -> Tensor:
         """Append text tokens to a branch; scores [vocabulary] of the token that comes next."""
         hidden = self._prefill(branch.state, tokens)

@@ -1,0 +1,246 @@
+"""The scheduler with the real engine: frames first, answers in between, everything ends."""
+import queue
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from infinitevl_ros.engine import QueueFullError, Sampling, Scheduler
+
+FRAME = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+LONG = Sampling(max_tokens=4000)
+
+
+class Stream:
+    """A scheduler with one memory, and what it reported."""
+
+    def __init__(self, engine, **options):
+        self.engine = engine
+        self.taken, self.errors = queue.Queue(), queue.Queue()
+        self.scheduler = Scheduler(
+            engine,
+            on_frame=lambda memory: self.taken.put(memory.newest_stamp),
+            on_frame_error=lambda memory, error: self.errors.put(error),
+            **options,
+        )
+        self.memory = engine.new_memory()
+        self.stamp = 0
+
+    def frame(self, source=FRAME):
+        self.stamp += 1
+        self.scheduler.offer(self.memory, source, self.stamp)
+        return self.stamp
+
+    def take(self, source=FRAME):
+        stamp = self.frame(source)
+        while self.taken.get(timeout=10) != stamp:
+            pass
+
+    def ask(self, question='what?', **options):
+        done = queue.Queue()
+        ticket = self.scheduler.ask(self.memory, question, done.put, **options)
+        return ticket, done
+
+    @property
+    def counts(self):
+        return self.scheduler.counts(self.memory)
+
+
+@pytest.fixture
+def stream(engine):
+    stream = Stream(engine, max_questions=3)
+    yield stream
+    stream.scheduler.close()
+    assert len(engine._free) == 2
+
+
+def test_an_answer_is_the_engines(stream, engine):
+    stream.take()
+    pieces = []
+    _, done = stream.ask(on_piece=pieces.append, sampling=Sampling(max_tokens=10))
+    outcome = done.get(timeout=10)
+    memory = engine.new_memory()
+    engine.ingest(memory, FRAME, 1)
+    answer = engine.ask(memory, 'what?', Sampling(max_tokens=10))
+    assert outcome.success
+    assert outcome.text == ''.join(answer) == ''.join(pieces)
+    assert (outcome.tokens, outcome.frames, outcome.newest_stamp) == (10, 1, 1)
+    assert outcome.seconds > 0
+
+
+def test_frames_are_taken_while_an_answer_is_decoded(stream):
+    stream.take()
+    ticket, done = stream.ask(sampling=LONG)
+    for _ in range(10):
+        stream.take()
+    assert done.empty()
+    ticket.cancel()
+    outcome = done.get(timeout=10)
+    assert (outcome.success, outcome.message) == (False, 'cancelled')
+    assert outcome.tokens > 0
+    assert outcome.text
+
+
+def test_answers_go_on_while_frames_come_faster_than_they_can_be_taken(stream):
+    stream.take()
+    stop = threading.Event()
+
+    def flood():
+        while not stop.is_set():
+            stream.frame()
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    _, done = stream.ask(sampling=Sampling(max_tokens=20))
+    outcome = done.get(timeout=20)
+    stop.set()
+    thread.join()
+    assert outcome.success
+    counts = stream.counts
+    assert counts.dropped > 0
+    assert counts.taken > 5
+    assert counts.received - counts.taken - counts.dropped <= 1
+
+
+def test_the_newest_frame_is_kept_and_dropped_ones_are_never_made(stream):
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow():
+        entered.set()
+        leave.wait(10)
+        return FRAME
+
+    def never():
+        raise AssertionError('a dropped frame was decoded')
+
+    stream.frame(slow)
+    assert entered.wait(10)
+    stream.frame(never)
+    stream.frame(never)
+    newest = stream.frame()
+    leave.set()
+    assert [stream.taken.get(timeout=10) for _ in range(2)] == [1, newest]
+    assert (stream.counts.received, stream.counts.taken, stream.counts.dropped) == (4, 2, 2)
+    assert stream.errors.empty()
+
+
+def test_a_bad_frame_is_reported_and_the_stream_goes_on(stream):
+    def broken():
+        raise ValueError('no picture in it')
+
+    stream.frame(broken)
+    assert str(stream.errors.get(timeout=10)) == 'no picture in it'
+    stream.frame(np.zeros(3))
+    assert 'RGB uint8' in str(stream.errors.get(timeout=10))
+    stream.take()
+    assert (stream.counts.failed, stream.counts.taken) == (2, 1)
+
+
+def test_a_full_queue_says_so_at_once(stream):
+    stream.take()
+    tickets = [stream.ask(sampling=LONG) for _ in range(3)]
+    with pytest.raises(QueueFullError, match='3 questions are waiting'):
+        stream.ask()
+    for ticket, _ in tickets:
+        ticket.cancel()
+    for _, done in tickets:
+        assert done.get(timeout=10).message == 'cancelled'
+    assert stream.ask(sampling=Sampling(max_tokens=2))[1].get(timeout=10).success
+
+
+def test_questions_are_answered_in_their_order(stream):
+    stream.take()
+    order = queue.Queue()
+    for name in 'abc':
+        stream.scheduler.ask(
+            stream.memory, name, lambda _, name=name: order.put(name),
+            sampling=Sampling(max_tokens=3),
+        )
+    assert [order.get(timeout=10) for _ in range(3)] == list('abc')
+
+
+def test_a_deadline_ends_an_answer_and_keeps_what_was_said(stream):
+    stream.take()
+    _, done = stream.ask(sampling=LONG, timeout=0.3)
+    outcome = done.get(timeout=10)
+    assert not outcome.success
+    assert outcome.message == 'no answer within 0.3 s'
+    assert outcome.text
+    assert 0.3 <= outcome.seconds < 5
+
+
+def test_a_deadline_also_ends_what_never_had_its_turn(stream):
+    stream.take()
+    first, _ = stream.ask(sampling=LONG)
+    _, done = stream.ask(timeout=0.0)
+    first.cancel()
+    outcome = done.get(timeout=10)
+    assert (outcome.success, outcome.tokens) == (False, 0)
+
+
+@pytest.mark.parametrize('question', ['', 'x ' * 5000])
+def test_a_question_that_cannot_be_asked_gets_its_reason(stream, question):
+    stream.take()
+    outcome = stream.ask(question)[1].get(timeout=10)
+    assert not outcome.success
+    assert 'question is' in outcome.message
+
+
+def test_a_question_before_the_first_frame(stream):
+    assert stream.ask()[1].get(timeout=10).message == 'no frame seen yet'
+
+
+def test_calls_run_between_frames(stream):
+    stream.take()
+    done = threading.Event()
+
+    def reset():
+        stream.memory.reset()
+        done.set()
+
+    stream.ask(sampling=LONG)
+    stream.scheduler.call(reset)
+    assert done.wait(10)
+    assert stream.memory.frames == 0
+
+
+def test_failing_callbacks_do_not_end_the_thread(stream):
+    def fail(*_):
+        raise RuntimeError('a client went away')
+
+    stream.take()
+    stream.scheduler.ask(
+        stream.memory, 'what?', fail, on_piece=fail, sampling=Sampling(max_tokens=3)
+    )
+    stream.scheduler.call(fail)
+    stream.take()
+    assert stream.ask(sampling=Sampling(max_tokens=3))[1].get(timeout=10).success
+
+
+def test_cameras_take_turns(engine):
+    """A camera that floods does not keep another one out."""
+    taken = []
+    scheduler = Scheduler(engine, on_frame=lambda memory: taken.append(memory))
+    greedy, modest = engine.new_memory(), engine.new_memory()
+    ended = time.monotonic() + 10
+    scheduler.offer(modest, FRAME, 1)
+    while taken.count(modest) < 5 and time.monotonic() < ended:
+        scheduler.offer(greedy, FRAME, 1)
+        scheduler.offer(modest, FRAME, 1)
+        time.sleep(0.001)
+    scheduler.close()
+    assert taken.count(modest) >= 5
+    assert abs(taken.count(modest) - taken.count(greedy)) <= 2
+
+
+def test_close_ends_every_question(engine):
+    stream = Stream(engine)
+    stream.take()
+    waiting = [stream.ask(sampling=LONG)[1] for _ in range(3)]
+    stream.scheduler.close()
+    for done in waiting:
+        assert done.get(timeout=1).message == 'the node is shutting down'
+    with pytest.raises(QueueFullError, match='shutting down'):
+        stream.ask()

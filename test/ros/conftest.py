@@ -1,0 +1,191 @@
+"""The installed node in a process of its own, and a client that talks to it over DDS."""
+import array
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+from ament_index_python.packages import get_package_prefix
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from infinitevl_ros.msg import Caption
+from infinitevl_ros.srv import Query
+
+TIMEOUT = 30.0
+SECOND = 1_000_000_000
+
+
+def node_command(*arguments):
+    prefix = Path(get_package_prefix('infinitevl_ros'))
+    node = prefix / 'lib' / 'infinitevl_ros' / 'infinitevl_node'
+    return [sys.executable, str(node), '--ros-args', *arguments]
+
+
+class RunningNode:
+    """infinitevl_node as a user starts it; `log` collects its output."""
+
+    def __init__(self, *arguments, **parameters):
+        assignments = [f'{name}:={value}' for name, value in parameters.items()]
+        flags = [word for text in assignments for word in ('-p', text)]
+        self.process = subprocess.Popen(
+            node_command(*arguments, *flags), stderr=subprocess.PIPE, text=True
+        )
+        self.lines = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        self.lines += iter(self.process.stderr.readline, '')
+
+    @property
+    def log(self):
+        return ''.join(self.lines)
+
+    def wait_for_log(self, text):
+        until(lambda: text in self.log or self.process.poll() is not None)
+        assert text in self.log, self.log
+
+    def stop(self):
+        self.process.send_signal(2)
+        try:
+            return self.process.wait(10)
+        finally:
+            self.process.kill()
+            self._reader.join()
+
+
+def until(condition, timeout=TIMEOUT):
+    deadline = time.monotonic() + timeout
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+class Client:
+    """A robot's other nodes: a camera, and those who ask and listen. Spins in a thread."""
+
+    def __init__(self, image_topic='image', image_type=Image, reliability='reliable'):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node('client', context=self.context)
+        self.captions, self.statuses = [], []
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
+        self.image_type = image_type
+        self.publisher = self.node.create_publisher(image_type, image_topic, qos)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        name = 'infinitevl_node'
+        self.node.create_subscription(Caption, f'{name}/captions', self.captions.append, latched)
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self._query = self.node.create_client(Query, f'{name}/query')
+        self._reset = self.node.create_client(Trigger, f'{name}/reset')
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._thread = threading.Thread(target=self.executor.spin)
+        self._thread.start()
+        self._stamp = 100 * SECOND
+
+    def _on_diagnostics(self, message):
+        for status in message.status:
+            if status.name == 'infinitevl_node: stream':
+                self.statuses.append(status)
+
+    def wait_ready(self):
+        assert self._query.wait_for_service(TIMEOUT)
+        assert until(lambda: self.statuses)
+        assert until(lambda: self.publisher.get_subscription_count())
+
+    @property
+    def values(self):
+        return {item.key: item.value for item in self.statuses[-1].values}
+
+    def wait_value(self, key, test):
+        """Wait until a diagnostic value passes; returns it."""
+        assert until(lambda: test(int(self.values[key]))), self.values
+        return int(self.values[key])
+
+    def image(self, pixels=None, stamp=None, **changes):
+        """An Image message, rgb8 unless changed."""
+        if pixels is None:
+            pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+        message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding='rgb8')
+        message.step = pixels[0].nbytes
+        message.data = array.array('B', pixels.tobytes())
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return self.stamped(message, stamp)
+
+    def stamped(self, message, stamp=None):
+        if stamp is None:
+            self._stamp += SECOND // 10
+            stamp = self._stamp
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
+        message.header.frame_id = 'head_camera'
+        return message
+
+    def publish(self, message=None):
+        self.publisher.publish(message or self.image())
+
+    def stream(self, count, rate=20.0):
+        """Publish `count` frames in real time; returns the stamp of the last."""
+        for _ in range(count):
+            message = self.image()
+            self.publish(message)
+            time.sleep(1 / rate)
+        return message.header.stamp
+
+    def ask_async(self, question):
+        return self._query.call_async(Query.Request(question=question))
+
+    def ask(self, question):
+        return self.wait(self.ask_async(question))
+
+    def reset(self):
+        return self.wait(self._reset.call_async(Trigger.Request()))
+
+    @staticmethod
+    def wait(future):
+        assert until(future.done)
+        return future.result()
+
+    def close(self):
+        self.executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def start(checkpoint):
+    """Start nodes that are stopped, and must not have failed, when the test ends."""
+    nodes = []
+
+    def start(*arguments, **parameters):
+        nodes.append(RunningNode(*arguments, **{'model': checkpoint, **parameters}))
+        return nodes[-1]
+
+    yield start
+    codes = [node.stop() for node in nodes]
+    assert codes == [0] * len(nodes), [node.log for node in nodes]
+
+
+@pytest.fixture
+def connect():
+    """Make clients, connected when returned."""
+    clients = []
+
+    def connect(**options):
+        clients.append(Client(**options))
+        clients[-1].wait_ready()
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()

@@ -1,0 +1,267 @@
+"""The node as a robot's other nodes see it: processes, real DDS, real images."""
+import array
+import subprocess
+import time
+
+import cv2
+import numpy as np
+import pytest
+from conftest import SECOND, node_command, until
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from sensor_msgs.msg import CompressedImage
+
+
+def nanoseconds(stamp):
+    return stamp.sec * SECOND + stamp.nanosec
+
+
+def test_captions_and_answers_carry_the_stamps_of_what_was_seen(start, connect):
+    node = start(caption_period=0.5, max_tokens=8)
+    client = connect()
+    last = client.stream(20)
+    assert until(lambda: len(client.captions) >= 3), node.log
+    first = client.captions[0]
+    assert first.header.frame_id == 'head_camera'
+    assert first.header.stamp == first.last_stamp
+    # Stream time: the first frame has 100.1 s, one frame every 0.1 s.
+    assert nanoseconds(first.first_stamp) == 100 * SECOND + SECOND // 10
+    for before, caption in zip(client.captions, client.captions[1:], strict=False):
+        assert caption.first_stamp == before.last_stamp
+        assert nanoseconds(caption.last_stamp) - nanoseconds(caption.first_stamp) >= SECOND // 2
+        assert caption.frames_seen > before.frames_seen
+    assert first.text
+    assert first.seconds > 0
+
+    client.wait_value('frames_taken', lambda taken: taken == 20)
+    reply = client.ask('What did you see?')
+    assert reply.success, reply.message
+    assert reply.answer
+    assert reply.message == ''
+    assert reply.stamp == last
+    assert reply.frames_seen == 20
+    assert 0 < reply.tokens <= 8
+    assert 0 < reply.seconds < 10
+
+
+def test_decoding_an_answer_stops_nothing(start, connect):
+    start(caption_period=0.5, max_tokens=1500, max_questions=8)
+    client = connect()
+    client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 3)
+    question = client.ask_async('Tell a very long story.')
+    began = time.monotonic()
+    client.stream(20)
+    client.wait_value('frames_taken', lambda taken: taken >= 22)
+    assert client.reset().success
+    assert not question.done(), 'the answer must outlast all this for the test to mean anything'
+    reset_after = time.monotonic() - began
+    reply = client.wait(question)
+    assert reply.success
+    assert reply.seconds > reset_after
+    assert reply.frames_seen == 3
+
+
+def test_two_clients_at_once(start, connect):
+    start(max_tokens=6, caption_period=0.0)
+    client = connect()
+    client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 3)
+    futures = [client.ask_async(f'question {i}') for i in range(4)]
+    assert all(client.wait(future).success for future in futures)
+
+
+def test_a_full_queue_and_a_timeout_are_answered(start, connect):
+    start(max_tokens=4096, max_questions=1, query_timeout=1.0, caption_period=0.0)
+    client = connect()
+    client.stream(2)
+    client.wait_value('frames_taken', lambda taken: taken == 2)
+    first = client.ask_async('long')
+    client.wait_value('questions_waiting', lambda waiting: waiting == 1)
+    second = client.ask('too much')
+    assert not second.success
+    assert second.message == 'busy: 1 questions are waiting already'
+    reply = client.wait(first)
+    assert not reply.success
+    assert reply.message == 'no answer within 1.0 s'
+    assert reply.answer
+    assert reply.tokens > 0
+
+
+def test_questions_that_cannot_be_answered_yet_or_ever(start, connect):
+    start()
+    client = connect()
+    early = client.ask('Anybody there?')
+    assert not early.success
+    assert early.message == 'no frame seen yet on /image (1 publishers)'
+    client.stream(1)
+    client.wait_value('frames_taken', lambda taken: taken == 1)
+    for question, said in (('', 'empty'), (' \t', 'empty'), ('why ' * 3000, 'at most 2048')):
+        reply = client.ask(question)
+        assert not reply.success
+        assert said in reply.message
+    assert client.ask('And now?').success
+
+
+def test_bad_frames_are_warned_of_once_and_survived(start, connect):
+    node = start(caption_period=0.0)
+    client = connect()
+    bad = [
+        {'encoding': 'yuv9'},
+        {'data': array.array('B', bytes(100))},
+        {'step': 3},
+        {'height': 0},
+        {'data': array.array('B')},
+    ]
+    for changes in bad:
+        client.publish(client.image(**changes))
+        client.wait_value('frames_failed', lambda failed, n=bad.index(changes): failed > n)
+    assert client.statuses[-1].level == b'\x01'
+    assert node.log.count('frame refused') == 1
+    assert 'encoding "yuv9" is not supported' in node.log
+    client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 3)
+    assert client.ask('Still there?').success
+
+
+@pytest.mark.parametrize('encoding', ['bgr8', 'rgba8', 'bgra8', 'mono8'])
+def test_encodings_over_dds(start, connect, encoding):
+    start(caption_period=0.0)
+    client = connect()
+    channels = {'mono8': 1, 'bgr8': 3}.get(encoding, 4)
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, channels), np.uint8)
+    client.publish(client.image(pixels, encoding=encoding))
+    client.wait_value('frames_taken', lambda taken: taken == 1)
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+def test_compressed_images(start, connect, extension):
+    node = start(transport='compressed', caption_period=0.0)
+    client = connect(image_topic='image/compressed', image_type=CompressedImage)
+    data = cv2.imencode(extension, np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+    client.publish(client.stamped(CompressedImage(format=extension[1:], data=data)))
+    client.wait_value('frames_taken', lambda taken: taken == 1)
+    client.publish(client.stamped(CompressedImage(format='jpeg', data=data[:30])))
+    client.wait_value('frames_failed', lambda failed: failed == 1)
+    assert 'not a readable JPEG or PNG' in node.log
+
+
+def test_a_remapped_camera_takes_its_compressed_topic_along(start, connect):
+    start('-r', 'image:=/head/rgb', transport='compressed')
+    connect(image_topic='/head/rgb/compressed', image_type=CompressedImage)
+
+
+def test_a_best_effort_camera_that_comes_later(start, connect):
+    """BEST_AVAILABLE was decided without it, as reliable: the subscription must be made again."""
+    node = start(caption_period=0.0)
+    node.wait_for_log('ready')
+    client = connect(reliability='best_effort')
+    node.wait_for_log('subscribing as best effort')
+    assert until(lambda: client.values['image_reliability'] == 'best_effort')
+    until(lambda: client.publish() or int(client.values['frames_taken']) > 0, timeout=10)
+    client.wait_value('frames_taken', lambda taken: taken > 0)
+
+
+def test_a_mismatch_that_was_asked_for_is_explained(start):
+    from conftest import Client
+
+    node = start(image_reliability='reliable')
+    node.wait_for_log('ready')
+    client = Client(reliability='best_effort')
+    try:
+        node.wait_for_log('does not match image_reliability "reliable"')
+    finally:
+        client.close()
+
+
+def test_unstamped_images_get_the_time_of_arrival(start, connect):
+    start(caption_period=0.0, max_tokens=4)
+    client = connect()
+    client.publish(client.image(stamp=0))
+    client.wait_value('frames_taken', lambda taken: taken == 1)
+    assert abs(client.ask('When?').stamp.sec - time.time()) < 60
+
+
+def test_stamps_that_jump_back_do_not_stop_captions(start, connect):
+    start(caption_period=1.0, max_tokens=4)
+    client = connect()
+    for stamp in (500, 502):
+        client.publish(client.image(stamp=stamp * SECOND))
+        assert until(lambda: client.values['frames_taken'] != '0')
+    assert until(lambda: len(client.captions) == 1)
+    for stamp in (10, 12):
+        client.publish(client.image(stamp=stamp * SECOND))
+        time.sleep(0.5)
+    assert until(lambda: len(client.captions) == 3)
+    assert [c.last_stamp.sec for c in client.captions] == [502, 10, 12]
+
+
+def test_reset_forgets(start, connect):
+    start(caption_period=0.0)
+    client = connect()
+    client.stream(4)
+    client.wait_value('frames_in_memory', lambda frames: frames == 4)
+    size = client.values['memory_bytes']
+    reply = client.reset()
+    assert (reply.success, reply.message) == (True, 'forgot 4 frames')
+    assert not client.ask('What?').success
+    client.stream(1)
+    client.wait_value('frames_in_memory', lambda frames: frames == 1)
+    assert client.values['memory_bytes'] == size
+
+
+def test_parameters_change_at_run_time(start, connect):
+    start(caption_period=0.0, max_tokens=3)
+    client = connect()
+    client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 3)
+    assert client.ask('Say much.').tokens <= 3
+    remote = AsyncParameterClient(client.node, 'infinitevl_node')
+    assert remote.wait_for_services(10)
+    changes = [Parameter('max_tokens', value=9), Parameter('caption_period', value=0.1)]
+    results = client.wait(remote.set_parameters(changes)).results
+    assert all(result.successful for result in results)
+    assert 3 < client.ask('Say much.').tokens <= 9
+    client.stream(3)
+    assert until(lambda: client.captions)
+    refused = client.wait(remote.set_parameters([Parameter('device', value='cpu')])).results[0]
+    assert not refused.successful
+
+
+def test_diagnostics_before_the_first_image(start, connect):
+    start()
+    client = connect()
+    status = client.statuses[-1]
+    assert status.level == b'\x01'
+    assert 'no image on /image yet' in status.message
+    assert until(lambda: '(1 publishers)' in client.statuses[-1].message)
+    client.stream(1)
+    assert until(lambda: client.statuses[-1].level == b'\x00')
+
+
+def run_node(*arguments):
+    return subprocess.run(node_command(*arguments), capture_output=True, text=True, timeout=60)
+
+
+def test_without_a_model_it_says_what_to_do():
+    result = run_node()
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith('infinitevl_node: no model: set')
+    assert 'Traceback' not in result.stderr
+
+
+def test_a_missing_checkpoint_is_one_line():
+    result = run_node('-p', 'model:=/nowhere/model')
+    assert result.returncode == 1
+    assert 'infinitevl_node: /nowhere/model: no such checkpoint folder' in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_a_wrong_parameter_is_one_line(checkpoint):
+    result = run_node('-p', f'model:={checkpoint}', '-p', 'transport:=smoke')
+    assert result.returncode == 1
+    assert 'transport is "smoke", expected one of raw, compressed' in result.stderr
+    result = run_node('-p', f'model:={checkpoint}', '-p', 'max_tokens:=0')
+    assert result.returncode == 1
+    assert 'max_tokens' in result.stderr
+    assert 'Traceback' not in result.stderr
