@@ -139,7 +139,7 @@ class StreamingEngine:
         decoder.decode(self.weights, tokens, positions, state)
         memory.frames += 1
         memory.first_stamp = first
-        memory.newest_stamp = max(stamp, memory.newest_stamp or stamp)
+        memory.newest_stamp = stamp
 
     def ask(
         self, memory: VisualMemory, question: str, sampling: Sampling | None = None

@@ -15,7 +15,9 @@ import rclpy
 import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -60,8 +62,10 @@ class InfiniteVLNode(Node):
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._captions = self.create_publisher(Caption, '~/captions', latched)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_service(Query, '~/query', self._on_query)
-        self.create_service(Trigger, '~/reset', self._on_reset)
+        # A service that awaits keeps a mutually exclusive group, the default, to itself.
+        waiting = ReentrantCallbackGroup()
+        self.create_service(Query, '~/query', self._on_query, callback_group=waiting)
+        self.create_service(Trigger, '~/reset', self._on_reset, callback_group=waiting)
         transport = self._value('transport')
         self._decode = TRANSPORTS[transport][1]
         self.camera = ImageSubscription(
@@ -243,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ValueError as error:
+    except (ValueError, ParameterException) as error:
         print(f'infinitevl_node: {error}', file=sys.stderr)
         return 1
     finally:

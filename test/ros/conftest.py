@@ -77,7 +77,8 @@ class Client:
         rclpy.init(context=self.context)
         self.node = rclpy.create_node('client', context=self.context)
         self.captions, self.statuses = [], []
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
+        # Deep enough that the writer never overwrites what the node has not yet acknowledged.
+        qos = QoSProfile(depth=100, reliability=ReliabilityPolicy[reliability.upper()])
         self.image_type = image_type
         self.publisher = self.node.create_publisher(image_type, image_topic, qos)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -100,7 +101,9 @@ class Client:
     def wait_ready(self):
         assert self._query.wait_for_service(TIMEOUT)
         assert until(lambda: self.statuses)
+        # Both sides must know of each other, or the first images are lost.
         assert until(lambda: self.publisher.get_subscription_count())
+        assert until(lambda: '(0 publishers)' not in self.statuses[-1].message)
 
     @property
     def values(self):

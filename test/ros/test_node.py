@@ -11,6 +11,8 @@ from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import CompressedImage
 
+from infinitevl_ros.ros.images import ENCODINGS
+
 
 def nanoseconds(stamp):
     return stamp.sec * SECOND + stamp.nanosec
@@ -72,7 +74,7 @@ def test_two_clients_at_once(start, connect):
 
 
 def test_a_full_queue_and_a_timeout_are_answered(start, connect):
-    start(max_tokens=4096, max_questions=1, query_timeout=1.0, caption_period=0.0)
+    start(max_tokens=4096, max_questions=1, query_timeout=4.0, caption_period=0.0)
     client = connect()
     client.stream(2)
     client.wait_value('frames_taken', lambda taken: taken == 2)
@@ -83,7 +85,7 @@ def test_a_full_queue_and_a_timeout_are_answered(start, connect):
     assert second.message == 'busy: 1 questions are waiting already'
     reply = client.wait(first)
     assert not reply.success
-    assert reply.message == 'no answer within 1.0 s'
+    assert reply.message == 'no answer within 4.0 s'
     assert reply.answer
     assert reply.tokens > 0
 
@@ -124,23 +126,22 @@ def test_bad_frames_are_warned_of_once_and_survived(start, connect):
     assert client.ask('Still there?').success
 
 
-@pytest.mark.parametrize('encoding', ['bgr8', 'rgba8', 'bgra8', 'mono8'])
-def test_encodings_over_dds(start, connect, encoding):
+def test_encodings_over_dds(start, connect):
     start(caption_period=0.0)
     client = connect()
-    channels = {'mono8': 1, 'bgr8': 3}.get(encoding, 4)
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, channels), np.uint8)
-    client.publish(client.image(pixels, encoding=encoding))
-    client.wait_value('frames_taken', lambda taken: taken == 1)
+    for i, (encoding, (channels, _)) in enumerate(ENCODINGS.items(), start=1):
+        pixels = np.random.default_rng(0).integers(0, 256, (48, 64, channels), np.uint8)
+        client.publish(client.image(pixels, encoding=encoding))
+        client.wait_value('frames_taken', lambda taken, i=i: taken == i)
 
 
-@pytest.mark.parametrize('extension', ['.jpg', '.png'])
-def test_compressed_images(start, connect, extension):
+def test_compressed_images(start, connect):
     node = start(transport='compressed', caption_period=0.0)
     client = connect(image_topic='image/compressed', image_type=CompressedImage)
-    data = cv2.imencode(extension, np.zeros((48, 64, 3), np.uint8))[1].tobytes()
-    client.publish(client.stamped(CompressedImage(format=extension[1:], data=data)))
-    client.wait_value('frames_taken', lambda taken: taken == 1)
+    for i, extension in enumerate(('.jpg', '.png'), start=1):
+        data = cv2.imencode(extension, np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+        client.publish(client.stamped(CompressedImage(format=extension[1:], data=data)))
+        client.wait_value('frames_taken', lambda taken, i=i: taken == i)
     client.publish(client.stamped(CompressedImage(format='jpeg', data=data[:30])))
     client.wait_value('frames_failed', lambda failed: failed == 1)
     assert 'not a readable JPEG or PNG' in node.log

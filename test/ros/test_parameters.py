@@ -59,7 +59,7 @@ def test_everything_is_described(node):
         ('caption_period', -1.0, 'caption_period'),
         ('max_tokens', 0, 'max_tokens'),
         ('caption_prompt', ' ', 'caption_period 0 turns captions off'),
-        ('query_timeout', 'soon', 'query_timeout'),
+        ('query_timeout', 'soon', "expected 'Type.DOUBLE'"),
         ('model', '/elsewhere', 'read-only'),
         ('transport', 'compressed', 'read-only'),
     ],
