@@ -1,4 +1,5 @@
 """Install the engine and the command line without ROS: `pip install .` or `pip install .[gpu]`."""
+
 import re
 from pathlib import Path
 

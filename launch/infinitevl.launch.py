@@ -1,4 +1,5 @@
-"""Start infinitevl_node on a camera topic: ros2 launch infinitevl_ros infinitevl.launch.py --show-args."""
+"""Start infinitevl_node on a camera topic; `--show-args` lists the arguments."""
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution

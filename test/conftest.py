@@ -1,4 +1,5 @@
 """What all tests share: a ROS domain of their own, the golden vectors, a small model."""
+
 import os
 import random
 from pathlib import Path

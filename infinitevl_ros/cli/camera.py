@@ -1,7 +1,8 @@
-"""A camera for demos and tests: a process that publishes a rendered patrol or a video file over DDS.
+"""A camera for demos and tests: publishes a rendered patrol or a video file over DDS.
 
 Prints one JSON object when the stream ends: {"sent": frames, "seconds": stream time}.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -52,8 +53,13 @@ def patrol_frames(seed: int) -> tuple[float, Iterator[np.ndarray]]:
     return PATROL_RATE, (world.render(i / PATROL_RATE) for i in itertools.count())
 
 
-def publish(rate: float, frames: Iterator[np.ndarray], seconds: float) -> tuple[int, float]:
-    """Publish frames on `image` in real time; returns how many, and over how many seconds."""
+def publish(
+    rate: float, frames: Iterator[np.ndarray], seconds: float, subscribers: int
+) -> tuple[int, float]:
+    """Publish frames on `image` in real time; returns how many, and over how many seconds.
+
+    Waits for that many subscribers first: frames sent earlier would be lost to them.
+    """
     import rclpy
     from rclpy.qos import QoSProfile
     from sensor_msgs.msg import Image
@@ -62,8 +68,10 @@ def publish(rate: float, frames: Iterator[np.ndarray], seconds: float) -> tuple[
     node = rclpy.create_node('demo_camera')
     publisher = node.create_publisher(Image, 'image', QoSProfile(depth=2))
     deadline = time.monotonic() + 20
-    while not publisher.get_subscription_count() and time.monotonic() < deadline:
+    while publisher.get_subscription_count() < subscribers and time.monotonic() < deadline:
         time.sleep(0.05)
+    # They find this publisher a little later than it finds them.
+    time.sleep(0.5)
     began = time.monotonic()
     sent = 0
     try:
@@ -77,12 +85,13 @@ def publish(rate: float, frames: Iterator[np.ndarray], seconds: float) -> tuple[
             message.data = array.array('B', frame.tobytes())
             publisher.publish(message)
             sent += 1
+        elapsed = time.monotonic() - began
         # The writer keeps the newest frames until they are acknowledged.
         publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=2))
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
-    return sent, time.monotonic() - began
+    return sent, elapsed
 
 
 def main() -> int:
@@ -90,6 +99,7 @@ def main() -> int:
     parser.add_argument('--video', type=Path)
     parser.add_argument('--seconds', type=float, default=float('inf'))
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--subscribers', type=int, default=1, help='wait for that many')
     arguments = parser.parse_args()
     try:
         rate, frames = (
@@ -98,7 +108,8 @@ def main() -> int:
     except VideoError as error:
         print(error, file=sys.stderr)
         return 2
-    sent, seconds = publish(rate, frames, min(arguments.seconds, 1e6))
+    seconds = min(arguments.seconds, 1e6)
+    sent, seconds = publish(rate, frames, seconds, arguments.subscribers)
     print(json.dumps({'sent': sent, 'seconds': seconds}))
     return 0
 

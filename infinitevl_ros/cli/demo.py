@@ -1,4 +1,5 @@
-"""`./dev demo`: a camera process, the real node and a user of it, over real DDS on this machine."""
+"""`./dev demo`: a camera process, the real node and a user of it, over real DDS."""
+
 from __future__ import annotations
 
 import argparse
@@ -49,7 +50,7 @@ class Report:
 
 
 class Viewer:
-    """A ROS client that looks on: captions as they come, thumbnails of their frames, diagnostics."""
+    """A ROS client that looks on: captions as they come, their frames, diagnostics."""
 
     def __init__(self, report: Report):
         import rclpy
@@ -159,12 +160,12 @@ def run(arguments: argparse.Namespace) -> int:
             print('No trained model here yet: random weights, so every word below is noise.')
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='infinitevl_'))
             model = write_random_checkpoint(Path(folder) / 'random')
-        source = arguments.video or 'a rendered patrol'
+        source = arguments.video.name if arguments.video else 'a rendered patrol'
         print(f'Streaming {source} for {seconds:.0f} s; captions as they come:', flush=True)
         viewer = _stream(stack, arguments.video, seconds, model, report)
     if viewer is None:
         return 1
-    _show(report, viewer.frames, str(source), seconds, arguments)
+    _show(report, viewer.frames, source, seconds, arguments)
     return 0 if report.frames_taken and report.captions and report.answers else 1
 
 
@@ -192,6 +193,7 @@ def _stream(
         return None
     report.memory_bytes_start = int(viewer.status['memory_bytes'])
     command = [sys.executable, '-m', 'infinitevl_ros.cli.camera', '--seconds', str(seconds)]
+    command += ['--subscribers', '2']  # the node, and this process for the thumbnails
     if video:
         command += ['--video', str(video)]
     camera = stack.enter_context(_process(command, stdout=subprocess.PIPE, text=True))
@@ -224,9 +226,10 @@ def _node_command(model: Path, seconds: float) -> list[str]:
         'caption_period': max(1.0, min(5.0, seconds / 7)),
         'max_tokens': 24,
     }
-    assignments = [['-p', f'{name}:={value}'] for name, value in parameters.items()]
-    quiet = ['--log-level', 'warn']
-    return [sys.executable, str(node), '--ros-args', *quiet, *sum(assignments, [])]
+    command = [sys.executable, str(node), '--ros-args', '--log-level', 'warn']
+    for name, value in parameters.items():
+        command += ['-p', f'{name}:={value}']
+    return command
 
 
 @contextlib.contextmanager
@@ -264,6 +267,7 @@ def _show(
     subtitle = (
         f'{seconds:.0f} s, {report.frames_taken} frames taken at {report.fps:.1f} frames/s, '
         f'{report.frames_dropped} dropped; memory {megabytes[1]:.2f} MB from first to last frame'
+        f'{"" if arguments.model else "; random weights, the words are noise"}'
     )
     contact_sheet(arguments.picture, f'infinitevl_ros: {source}', subtitle, frames, answers)
     print(f'Wrote {arguments.picture}.')

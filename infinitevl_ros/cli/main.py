@@ -1,11 +1,12 @@
 """`infinitevl`: the package at a terminal."""
+
 from __future__ import annotations
 
 import argparse
 import importlib
 import sys
 
-# Command: the module that has its add_arguments(parser) and run(arguments) -> exit code, and its help.
+# Command: its module, with add_arguments(parser) and run(arguments) -> exit code, and its help.
 COMMANDS = {
     'demo': ('demo', 'a camera stream captioned and asked about, over real DDS'),
     'verify': ('verify', 'compare the network with golden vectors'),

@@ -1,4 +1,5 @@
-"""A small checkpoint with seeded random weights: the real network, saying noise, to try things with."""
+"""A small checkpoint with seeded random weights: the real network, saying noise."""
+
 from __future__ import annotations
 
 import argparse
@@ -33,11 +34,11 @@ CHAT_TEMPLATE = (
     '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}'
 )
 # Merges for a few hundred common words of the domain come from this.
-WORDS = (
-    'the robot camera sees a room with red green blue yellow white black ball box cup plant chair '
-    'lamp door number left right ahead person wall floor light on off open closed now before then '
-    'kitchen living corridor office what where which how many first last seen yes no is are was'
-).split()
+WORDS = """
+the robot camera sees a room with red green blue yellow white black ball box cup plant chair lamp
+door number left right ahead person wall floor light on off open closed now before then kitchen
+living corridor office what where which how many first last seen yes no is are was
+"""
 
 
 def write_random_checkpoint(folder: str | Path, seed: int = 0) -> Path:
@@ -73,7 +74,7 @@ def _tokenizer() -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([' '.join(WORDS)] * 4, trainer)
+    tokenizer.train_from_iterator([WORDS] * 4, trainer)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return tokenizer
 

@@ -1,4 +1,5 @@
-"""Compare the network with golden vectors: a checkpoint beside the outputs its own authors' code gave."""
+"""Compare the network with golden vectors: what its authors' own code gave."""
+
 from __future__ import annotations
 
 import argparse
@@ -81,9 +82,7 @@ def _compare(
             yield _quantity(name, _memory(state, name, expected[name]), expected)
 
     x = decoder.embed(weights, expected['query_input_ids'])
-    scores = decoder.logits(
-        weights, feed(x, expected['query_position_ids'], chunk or len(x))
-    )
+    scores = decoder.logits(weights, feed(x, expected['query_position_ids'], chunk or len(x)))
     yield _quantity('query_logits', scores, expected)
     position = expected['query_position_ids'].max()
     tokens, steps = [], []
@@ -136,7 +135,9 @@ def run(arguments: argparse.Namespace) -> int:
     for quantity in compare(arguments.folder):
         good = quantity.within(arguments.tolerance)
         failed += not good
-        value = f'{quantity.difference:.0f} differ' if quantity.exact else f'{quantity.difference:.2e}'
+        value = (
+            f'{quantity.difference:.0f} differ' if quantity.exact else f'{quantity.difference:.2e}'
+        )
         print(f'{"ok  " if good else "FAIL"} {quantity.name:36} {value}')
     if failed:
         print(f'{failed} over the tolerance of {arguments.tolerance:g}', file=sys.stderr)

@@ -1,4 +1,5 @@
-"""Streaming: frames into a memory that never grows, questions on throw-away copies. No ROS here."""
+"""Streaming: frames into a memory that never grows, questions on copies of it. No ROS here."""
+
 from .engine import Answer, Sampling, StreamingEngine
 from .memory import MemoryFileError, MemoryInfo, VisualMemory
 from .scheduler import Outcome, QueueFullError, Scheduler, Ticket

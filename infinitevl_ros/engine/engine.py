@@ -1,4 +1,5 @@
-"""StreamingEngine: frames into memories, questions on branches of them. Used by one thread at a time."""
+"""StreamingEngine: frames into memories, questions on branches of them."""
+
 from __future__ import annotations
 
 import time
@@ -105,9 +106,7 @@ class StreamingEngine:
     @torch.no_grad()
     def new_memory(self) -> VisualMemory:
         """An empty memory for one camera."""
-        return VisualMemory(
-            self._new_state(), self._primed, self.name, self.weights.fingerprint
-        )
+        return VisualMemory(self._new_state(), self._primed, self.name, self.weights.fingerprint)
 
     @torch.no_grad()
     def ingest(self, memory: VisualMemory, frame: np.ndarray, stamp: int) -> None:
@@ -141,9 +140,7 @@ class StreamingEngine:
         memory.first_stamp = first
         memory.newest_stamp = stamp
 
-    def ask(
-        self, memory: VisualMemory, question: str, sampling: Sampling | None = None
-    ) -> Answer:
+    def ask(self, memory: VisualMemory, question: str, sampling: Sampling | None = None) -> Answer:
         """Ask about all that `memory` has seen up to now; iterate over the answer to get its text.
 
         The answer works on a branch: `memory` may take more frames meanwhile, and never learns of
@@ -192,9 +189,7 @@ class StreamingEngine:
         ids = torch.tensor([tokens], device=self.weights.device)
         steps = torch.arange(1, len(tokens) + 1, device=self.weights.device)
         positions = (state['largest'] + steps).expand(1, 3, -1)
-        return decoder.decode(
-            self.weights, decoder.embed(self.weights, ids), positions, state
-        )
+        return decoder.decode(self.weights, decoder.embed(self.weights, ids), positions, state)
 
 
 class Answer:

@@ -1,4 +1,5 @@
 """VisualMemory: everything that one stream remembers, of fixed size, to copy, save and load."""
+
 from __future__ import annotations
 
 import os

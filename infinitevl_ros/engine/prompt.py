@@ -1,4 +1,5 @@
 """Text in and out: the checkpoint's tokenizer and chat template around a stream of frames."""
+
 from __future__ import annotations
 
 import copy
@@ -58,7 +59,7 @@ class Prompt:
         )
 
     def question(self, text: str) -> list[int]:
-        """Token ids that follow the frames: end of picture, the text, the turn of the assistant."""
+        """Token ids that follow the frames: end of picture, the text, the assistant's turn."""
         return self._before + self.encode(text) + self._after
 
     def encode(self, text: str) -> list[int]:

@@ -1,4 +1,5 @@
-"""The one thread that owns an engine: newest frames first, answers in between, nothing waits for ever."""
+"""The one thread that owns an engine: newest frames first, answers in between."""
+
 from __future__ import annotations
 
 import logging
@@ -13,7 +14,7 @@ import numpy as np
 from .engine import Answer, Sampling, StreamingEngine
 from .memory import VisualMemory
 
-# While frames come faster than they can be taken, answers get this part of a frame's time after it.
+# While frames come faster than they can be taken, answers get this part of the time.
 ANSWER_SHARE = 0.25
 
 logger = logging.getLogger(__name__)

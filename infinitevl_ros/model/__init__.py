@@ -1,1 +1,1 @@
-"""The network as plain functions of (weights, inputs, state): no threads, no graphs, no I/O but loading."""
+"""The network as plain functions of (weights, inputs, state). No threads, no graphs."""

@@ -1,4 +1,5 @@
-"""Reading a published checkpoint folder: config.json and safetensors, every tensor accounted for."""
+"""Reading a checkpoint folder: config.json and safetensors, every tensor accounted for."""
+
 from __future__ import annotations
 
 import hashlib
@@ -140,7 +141,8 @@ def _check(
         raise CheckpointError(f'{file}: tensor {name} occurs a second time')
     if tuple(tensor.shape) != expected[name]:
         raise CheckpointError(
-            f'{file}: tensor {name} has shape {list(tensor.shape)}, expected {list(expected[name])}'
+            f'{file}: tensor {name} has shape {list(tensor.shape)}, expected '
+            f'{list(expected[name])}'
         )
     if not tensor.is_floating_point():
         raise CheckpointError(f'{file}: tensor {name} is {tensor.dtype}, expected a floating type')

@@ -1,4 +1,5 @@
 """The sizes of an InfiniteVL network, read from a checkpoint's config.json."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -89,7 +90,9 @@ class ModelConfig:
         """
         values = {**values.get('text_config', {}), **values}
         if 'vision_config' not in values:
-            raise CheckpointError(f'{source}: no "vision_config": not a vision-language checkpoint')
+            raise CheckpointError(
+                f'{source}: no "vision_config": not a vision-language checkpoint'
+            )
         fields = _pick(cls, values)
         fields['vision'] = VisionConfig(**_pick(VisionConfig, values['vision_config']))
         rope = values.get('rope_scaling') or values.get('rope_parameters') or {}

@@ -1,4 +1,5 @@
 """The hybrid decoder: sliding-window attention and Gated DeltaNet blocks over a stream's state."""
+
 from __future__ import annotations
 
 import torch
@@ -12,7 +13,7 @@ from .weights import Attention, Block, GatedDeltaNet, Mlp, Weights
 
 
 def decode(weights: Weights, x: Tensor, positions: Tensor, state: StreamState) -> Tensor:
-    """Run embedded tokens x [B, T, D] at `positions` [B, 3, T] (time, row, column) through all layers.
+    """Run embedded tokens x [B, T, D] at `positions` [B, 3, T] (time, row, column).
 
     Updates `state` in place, in blocks of at most `state.block` tokens; any split of a sequence
     gives the same result up to rounding. Returns the outputs of the final norm [B, T, D].

@@ -1,4 +1,5 @@
-"""All that a stream leaves behind in the network: named tensors of fixed size, updated in place."""
+"""All that a stream leaves behind in the network: named tensors of fixed size."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""The vision tower (Qwen2.5-VL's): pixels to image tokens, windows batched, edge windows padded."""
+"""The vision tower (Qwen2.5-VL's): pixels to image tokens, its windows in one batch."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def patchify(frame: Tensor, config: VisionConfig, dtype: torch.dtype) -> Tensor:
-    """Normalised patches [rows * columns of patches, patch values] of an RGB uint8 frame [H, W, 3].
+    """Normalised patches [patches, patch values] of an RGB uint8 frame [H, W, 3].
 
     H and W are multiples of a merged patch. Patches come in blocks that are merged to one token,
     each flattened as (channel, time, y, x); the frame fills all temporal slots.

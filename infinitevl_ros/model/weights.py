@@ -1,4 +1,5 @@
 """The weights as the network uses them: projections that read the same input are one matrix."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ class Attention:
 
 @dataclass
 class GatedDeltaNet:
-    """`proj` holds the rows of q, k, v, g, a, b (ModelConfig.linear_splits); `conv` [q+k+v, width].
+    """`proj` has the rows of q, k, v, g, a, b (ModelConfig.linear_splits); `conv` [q+k+v, width].
 
     `a_log` and `dt_bias` [heads] stay float32: they set decays close to 1.
     """
@@ -57,7 +58,7 @@ class Block:
 
 @dataclass
 class Vision:
-    """The vision tower; `patch` [hidden, patch values] is its patch convolution as a linear map."""
+    """The vision tower; `patch` [hidden, patch values]: the patch convolution as a linear map."""
 
     patch: Tensor
     blocks: list[Block]
@@ -154,7 +155,7 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def build(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Weights:
-    """Arrange tensors named as in `tensor_shapes` for the network. Differentiable: only views and cats."""
+    """Arrange tensors named as in `tensor_shapes`. Differentiable: only views and cats."""
 
     def get(name: str) -> Tensor:
         return tensors[name]

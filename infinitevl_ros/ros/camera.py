@@ -1,4 +1,5 @@
 """An image subscription that matches the camera's reliability by itself."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,12 +19,12 @@ RELIABILITY = {
 
 
 class ImageSubscription:
-    """Subscribes to `image` or `image/compressed`, depth 1, and hands every message to `on_message`.
+    """Subscribes to `image` or `image/compressed`, depth 1; hands each message to `on_message`.
 
-    With reliability `auto` it takes what the publishers offer when it starts. A publisher that comes
-    later and offers less is reported by DDS as incompatible; the subscription is then made again
-    as best effort, which matches every publisher. (Best effort from the start would lose most large
-    images over the default shared-memory transport.)
+    With reliability `auto` it takes what the publishers offer when it starts. A publisher that
+    comes later and offers less is reported by DDS as incompatible; the subscription is then made
+    again as best effort, which matches every publisher. (Best effort from the start would lose
+    most large images over the default shared-memory transport.)
     """
 
     def __init__(

@@ -1,4 +1,5 @@
 """What the node tells /diagnostics once a second."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,5 @@
 """Image messages to RGB arrays: every row where its step says, every lie about sizes refused."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ class ImageError(ValueError):
 
 
 def from_image(message: Image) -> np.ndarray:
-    """RGB uint8 [height, width, 3] of a raw image; a view of the message's data where it can be."""
+    """RGB uint8 [height, width, 3] of a raw image; a view of its data where it can be."""
     if message.encoding not in ENCODINGS:
         raise ImageError(
             f'encoding "{message.encoding}" is not supported; supported are {", ".join(ENCODINGS)}'
@@ -41,12 +42,10 @@ def from_image(message: Image) -> np.ndarray:
     needed = (height - 1) * step + row
     if data.size < needed:
         raise ImageError(
-            f'{data.size} bytes of data, but {width} x {height} {message.encoding} with step {step} '
-            f'takes {needed}'
+            f'{data.size} bytes of data, but {width} x {height} {message.encoding} with step '
+            f'{step} takes {needed}'
         )
-    pixels = np.lib.stride_tricks.as_strided(
-        data, (height, width, channels), (step, channels, 1)
-    )
+    pixels = np.lib.stride_tricks.as_strided(data, (height, width, channels), (step, channels, 1))
     return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
 
 

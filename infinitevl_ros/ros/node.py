@@ -3,6 +3,7 @@
 One executor thread runs the callbacks, none of which waits; the engine's scheduler has the other
 thread. Between them go frames (newest only), questions (a bounded queue) and futures.
 """
+
 from __future__ import annotations
 
 import signal

@@ -1,4 +1,5 @@
-"""The node's parameters in one table: what is declared, checked, documented and shipped in config/."""
+"""The node's parameters in one table: declared, checked, documented and shipped from it."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from ..engine.engine import CAPTION_PROMPT
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. `limits` are the least and the greatest value; `choices` all that a text may be."""
+    """One parameter. `limits`: least and greatest value; `choices`: all that a text may be."""
 
     name: str
     default: Any
@@ -45,9 +46,7 @@ class Parameter:
 
 
 PARAMETERS = (
-    Parameter(
-        'model', '', 'Checkpoint folder (config.json, safetensors, tokenizer files).', True
-    ),
+    Parameter('model', '', 'Checkpoint folder (config.json, safetensors, tokenizer files).', True),
     Parameter(
         'device',
         'auto',
@@ -84,7 +83,10 @@ PARAMETERS = (
         choices=('auto', 'reliable', 'best_effort'),
     ),
     Parameter(
-        'max_questions', 8, 'Questions that may wait; one more is turned away at once.', True,
+        'max_questions',
+        8,
+        'Questions that may wait; one more is turned away at once.',
+        True,
         limits=(1, 1000),
     ),
     Parameter(
@@ -94,9 +96,7 @@ PARAMETERS = (
         limits=(0.0, 86400.0),
     ),
     Parameter('caption_prompt', CAPTION_PROMPT, 'What the model is asked for a caption.'),
-    Parameter(
-        'max_tokens', 64, 'Longest answer or caption [tokens].', limits=(1, 4096)
-    ),
+    Parameter('max_tokens', 64, 'Longest answer or caption [tokens].', limits=(1, 4096)),
     Parameter(
         'query_timeout',
         30.0,

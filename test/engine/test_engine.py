@@ -1,4 +1,5 @@
 """StreamingEngine and VisualMemory: what goes in, what stays, what a question sees."""
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +56,9 @@ def one_sequence(engine, frames, question, tokens):
     for _ in range(tokens):
         x, p = torch.cat(parts, 1), torch.cat(positions, 1)[None]
         state = StreamState(config, block=x.shape[1])
-        said.append(int(decoder.logits(weights, decoder.decode(weights, x, p, state))[0, -1].argmax()))
+        said.append(
+            int(decoder.logits(weights, decoder.decode(weights, x, p, state))[0, -1].argmax())
+        )
         last += 1
         parts.append(decoder.embed(weights, torch.tensor([said[-1:]])))
         positions.append(torch.full((3, 1), last))
@@ -82,8 +85,10 @@ def test_memory_never_grows(engine):
     sizes = {}
     for i in range(500):
         engine.ingest(memory, frame(i % 7, 40, 60), i * SECOND // 10)
-        sizes[i + 1] = {name: (t.shape, t.dtype, t.data_ptr()) for name, t in
-                        memory.state.tensors.items()}, memory.nbytes
+        sizes[i + 1] = (
+            {name: (t.shape, t.dtype, t.data_ptr()) for name, t in memory.state.tensors.items()},
+            memory.nbytes,
+        )
     assert sizes[5] == sizes[500]
     assert memory.nbytes == sum(t.nbytes for t in memory.state.tensors.values())
     info = memory.describe()
@@ -102,8 +107,9 @@ def test_a_question_leaves_the_memory_bit_identical(engine):
     for m in (memory, quiet):
         engine.ingest(m, frame(99), 60 * SECOND)
     assert unchanged(memory, bits(quiet))
-    assert text == ''.join(engine.ask(filled(engine, 40), 'where is the red ball?',
-                                      Sampling(max_tokens=30)))
+    assert text == ''.join(
+        engine.ask(filled(engine, 40), 'where is the red ball?', Sampling(max_tokens=30))
+    )
 
 
 def test_frames_during_an_answer_do_not_change_it(engine):
@@ -269,8 +275,14 @@ def test_frequencies_follow_the_probabilities():
 
 @pytest.mark.parametrize(
     'wrong',
-    [{'max_tokens': 0}, {'temperature': -1}, {'temperature': float('nan')}, {'top_p': 0},
-     {'top_p': 1.5}, {'seed': -1}],
+    [
+        {'max_tokens': 0},
+        {'temperature': -1},
+        {'temperature': float('nan')},
+        {'top_p': 0},
+        {'top_p': 1.5},
+        {'seed': -1},
+    ],
 )
 def test_sampling_is_checked(wrong):
     with pytest.raises(ValueError, match=f'{next(iter(wrong))} is'):

@@ -1,4 +1,5 @@
 """Saving and loading what a stream remembers."""
+
 import os
 
 import pytest

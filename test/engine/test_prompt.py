@@ -1,4 +1,5 @@
 """Text in and out of the model."""
+
 import json
 import shutil
 

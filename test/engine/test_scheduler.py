@@ -1,4 +1,5 @@
 """The scheduler with the real engine: frames first, answers in between, everything ends."""
+
 import queue
 import threading
 import time
@@ -155,7 +156,9 @@ def test_questions_are_answered_in_their_order(stream):
     order = queue.Queue()
     for name in 'abc':
         stream.scheduler.ask(
-            stream.memory, name, lambda _, name=name: order.put(name),
+            stream.memory,
+            name,
+            lambda _, name=name: order.put(name),
             sampling=Sampling(max_tokens=3),
         )
     assert [order.get(timeout=10) for _ in range(3)] == list('abc')

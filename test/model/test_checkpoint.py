@@ -1,4 +1,5 @@
 """Checkpoint folders as they occur, and as they should never be accepted."""
+
 import json
 import pickle
 import shutil

@@ -1,4 +1,5 @@
 """The network against outputs of its authors' own code."""
+
 import shutil
 import subprocess
 import sys

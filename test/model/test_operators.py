@@ -1,4 +1,5 @@
 """The operators against plain definitions written here."""
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,5 @@
 """The vision tower against transformers' own, and the way from a picture to patches."""
+
 import pytest
 import torch
 from safetensors.torch import load_file

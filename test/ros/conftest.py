@@ -1,4 +1,5 @@
 """The installed node in a process of its own, and a client that talks to it over DDS."""
+
 import array
 import subprocess
 import sys

@@ -1,4 +1,5 @@
 """Image messages, good and bad, to RGB."""
+
 import array
 
 import cv2

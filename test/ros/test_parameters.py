@@ -1,4 +1,5 @@
 """The one table of parameters, and the places that repeat it."""
+
 import re
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def test_shipped_configuration_is_the_table():
 
 
 def test_readme_has_a_row_for_each_parameter():
-    rows = re.findall(r'^\| `(\w+)` \| `([^`]*)` \| (.+?) \|$', (ROOT / 'README.md').read_text(), re.M)
+    rows = re.findall(
+        r'^\| `(\w+)` \| `([^`]*)` \| (.+?) \|$', (ROOT / 'README.md').read_text(), re.M
+    )
     found = {name: (default, text) for name, default, text in rows}
     assert found == {p.name: (str(p.default), p.description) for p in PARAMETERS}
 
@@ -91,9 +94,7 @@ def test_changes_that_are_allowed(node, name, value):
 )
 def test_wrong_values_at_the_start(name, value, said):
     rclpy.init()
-    node = rclpy.create_node(
-        'test_overrides', parameter_overrides=[Parameter(name, value=value)]
-    )
+    node = rclpy.create_node('test_overrides', parameter_overrides=[Parameter(name, value=value)])
     try:
         with pytest.raises(ValueError, match=said):
             parameters.declare(node)

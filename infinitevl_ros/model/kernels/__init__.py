@@ -1,4 +1,5 @@
 """The operators the network is built from, behind one interface; `plain` is the reference."""
+
 from .plain import (
     delta_rule,
     gated_rms_norm,

@@ -1,7 +1,8 @@
-"""Every operator in plain torch: runs anywhere, is differentiable, and is what other backends are held to.
+"""Every operator in plain torch: runs anywhere, differentiable; other backends are held to it.
 
 Shapes: B streams, T new tokens, H heads, K and V the key and value width of a delta head.
 """
+
 from __future__ import annotations
 
 import torch
@@ -49,9 +50,9 @@ def delta_rule(
 ) -> tuple[Tensor, Tensor]:
     """Gated delta rule over T tokens (Yang et al., Gated Delta Networks, 2024), all in float32.
 
-    q, k [B, T, H, K], not yet normalised; v [B, T, H, V]; g (log decay) and beta [B, T, H]; state
-    [B, H, K, V]. Per token: S <- exp(g) S; S <- S + k (beta (v - S^T k))^T; o = S^T q, with q and k
-    of unit length and q scaled by K ** -0.5. Returns o [B, T, H, V] and the state after the tokens.
+    q, k [B, T, H, K], not yet normalised; v [B, T, H, V]; g (log decay) and beta [B, T, H];
+    state [B, H, K, V]. Per token: S <- exp(g) S; S <- S + k (beta (v - S^T k))^T; o = S^T q, with
+    q and k of unit length and q scaled by K ** -0.5. Returns o [B, T, H, V] and the state after.
     """
     q, k = (_unit(x.float()).transpose(1, 2) for x in (q, k))
     q = q * q.shape[-1] ** -0.5
