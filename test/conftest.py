@@ -9,9 +9,11 @@ os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randrange(1, 102))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from infinitevl_ros.cli.random_checkpoint import write_random_checkpoint
 from infinitevl_ros.engine import StreamingEngine
+from infinitevl_ros.model.checkpoint import load_config
 
 GOLDEN = Path(os.environ.get('INFINITEVL_GOLDEN', Path(__file__).parent / 'data' / 'golden'))
 
@@ -23,8 +25,16 @@ def golden() -> Path:
 
 @pytest.fixture(scope='session')
 def checkpoint(tmp_path_factory) -> Path:
-    """A small random checkpoint with everything a published one has."""
-    return write_random_checkpoint(tmp_path_factory.mktemp('model') / 'random', seed=1)
+    """A small random checkpoint with everything a published one has, whose answers never end.
+
+    (Its score of <|im_end|> is always zero, and some other token's is above.)
+    """
+    folder = write_random_checkpoint(tmp_path_factory.mktemp('model') / 'random', seed=1)
+    tensors = load_file(folder / 'model.safetensors')
+    (end,) = load_config(folder).eos_token_ids
+    tensors['model.embed_tokens.weight'][end] = 0
+    save_file(tensors, folder / 'model.safetensors')
+    return folder
 
 
 @pytest.fixture(scope='session')

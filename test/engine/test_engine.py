@@ -1,5 +1,8 @@
 """StreamingEngine and VisualMemory: what goes in, what stays, what a question sees."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -65,19 +68,19 @@ def one_sequence(engine, frames, question, tokens):
     return said
 
 
+def token_ids(answer):
+    ids = []
+    while not answer.finish:
+        answer.step()
+        ids += answer._next
+    return ids
+
+
 @pytest.mark.parametrize('frames', [1, 7, 45])
 def test_a_stream_is_one_long_sequence(engine, frames):
     """Also past the window of 32 frames."""
     answer = engine.ask(filled(engine, frames), 'what do you see?', Sampling(max_tokens=12))
-    said = []
-    while not answer.finish:
-        answer.step()
-        said += answer._next
-    wanted = one_sequence(engine, frames, 'what do you see?', 12)
-    eos = engine.weights.config.eos_token_ids[0]
-    wanted = wanted[: wanted.index(eos)] if eos in wanted else wanted
-    assert answer.tokens == len(wanted)
-    assert said[: len(wanted)] == wanted
+    assert token_ids(answer) == one_sequence(engine, frames, 'what do you see?', 12)
 
 
 def test_memory_never_grows(engine):
@@ -226,6 +229,23 @@ def test_an_answer_tells_how_it_ended(engine):
     assert (answer.frames, answer.first_stamp) == (3, 5 * SECOND)
     assert answer.newest_stamp == 5 * SECOND + 2 * SECOND // 10
     assert answer.seconds > 0
+
+
+def test_the_end_token_ends_an_answer_and_is_not_said(engine, checkpoint, tmp_path):
+    memory = filled(engine, 3)
+    tokens = token_ids(engine.ask(memory, 'what?', Sampling(max_tokens=3)))
+    folder = tmp_path / 'ends'
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / 'config.json').read_text())
+    # A list, as some published configurations have it.
+    config['eos_token_id'] = [config['eos_token_id'], tokens[2]]
+    (folder / 'config.json').write_text(json.dumps(config))
+    short = StreamingEngine.from_checkpoint(folder)
+    answer = short.ask(filled(short, 3), 'what?', Sampling(max_tokens=3))
+    text = ''.join(answer)
+    first = tokens.index(tokens[2])
+    assert (answer.finish, answer.tokens) == ('end', first)
+    assert text == short.prompt.decode(tokens[:first])
 
 
 def test_caption_is_a_question_of_its_own(engine):
