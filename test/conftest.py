@@ -9,11 +9,15 @@ os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randrange(1, 102))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from infinitevl_ros.cli.random_checkpoint import write_random_checkpoint
 from infinitevl_ros.engine import StreamingEngine
 from infinitevl_ros.model.checkpoint import load_config
+
+# Tests that need a GPU are not part of the suite where there is none.
+collect_ignore = [] if torch.cuda.is_available() else ['gpu']
 
 GOLDEN = Path(os.environ.get('INFINITEVL_GOLDEN', Path(__file__).parent / 'data' / 'golden'))
 

@@ -36,18 +36,20 @@ class Quantity:
 
 
 @torch.no_grad()
-def compare(folder: str | Path, chunk: int | None = None, ring_start: int = 0) -> list[Quantity]:
+def compare(
+    folder: str | Path, chunk: int | None = None, ring_start: int = 0, device: str = 'cpu'
+) -> list[Quantity]:
     """Run the stream, the question and the greedy answer of a folder laid out like golden/tiny.
 
     Tokens are fed `chunk` at a time (default: frame by frame, each with what precedes it);
     `ring_start` is the ring slot of the first token. Raises CheckpointError.
     """
     folder = Path(folder)
-    weights = load_checkpoint(folder)
+    weights = load_checkpoint(folder, device)
     file = folder / EXPECTED
     if not file.is_file():
         raise CheckpointError(f'{file}: missing; it holds the outputs to compare with')
-    expected = load_file(file)
+    expected = load_file(file, device)
     try:
         return list(_compare(weights, expected, chunk, ring_start))
     except KeyError as error:
@@ -66,7 +68,7 @@ def _compare(
     stream = torch.cat((start, frames.flatten(0, 1)))
     later = expected['stream_position_ids'].transpose(0, 1).flatten(1)
     positions = torch.cat((expected['first_position_ids'], later), 1)
-    state = StreamState(weights.config, block=chunk or first)
+    state = StreamState(weights.config, chunk or first, weights.device)
     state['cursor'].fill_(ring_start % state.ring)
 
     def feed(x: Tensor, positions: Tensor, sizes: list[int] | int) -> Tensor:
@@ -88,11 +90,11 @@ def _compare(
     tokens, steps = [], []
     for i in range(len(expected['decode_tokens'])):
         tokens.append(int(scores[-1].argmax()))
-        x = decoder.embed(weights, torch.tensor(tokens[-1:]))
+        x = decoder.embed(weights, scores[-1:].argmax(-1))
         scores = decoder.logits(weights, feed(x, (position + 1 + i).expand(3, 1), 1))
         steps.append(scores[-1])
     yield _quantity('decode_logits', torch.stack(steps), expected)
-    wrong = (torch.tensor(tokens) != expected['decode_tokens']).sum()
+    wrong = (torch.tensor(tokens) != expected['decode_tokens'].cpu()).sum()
     yield Quantity('decode_tokens', float(wrong), exact=True)
 
 
@@ -111,7 +113,8 @@ def _memory(state: StreamState, name: str, wanted: Tensor) -> Tensor:
     if what in ('keys', 'values'):
         # The last tokens, oldest first.
         length = wanted.shape[1]
-        slots = (state['cursor'] - length + torch.arange(length)) % state.ring
+        steps = torch.arange(length, device=wanted.device)
+        slots = (state['cursor'] - length + steps) % state.ring
         return state.layer(int(layer), what)[0, :, slots]
     if what == 'recurrent_state':
         return state.layer(int(layer), 'recurrent')[0]
@@ -127,12 +130,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=TOLERANCE,
         help='largest difference that passes (default: %(default)s)',
     )
+    parser.add_argument('--device', default='cpu', help='where to run (default: %(default)s)')
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line for each quantity; 1 when one is over the tolerance."""
     failed = 0
-    for quantity in compare(arguments.folder):
+    for quantity in compare(arguments.folder, device=arguments.device):
         good = quantity.within(arguments.tolerance)
         failed += not good
         value = (
