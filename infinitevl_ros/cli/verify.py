@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -49,11 +50,13 @@ def compare(
     file = folder / EXPECTED
     if not file.is_file():
         raise CheckpointError(f'{file}: missing; it holds the outputs to compare with')
-    expected = load_file(file, device)
     try:
+        expected = load_file(file, device)
         return list(_compare(weights, expected, chunk, ring_start))
     except KeyError as error:
         raise CheckpointError(f'{file}: no tensor {error}') from None
+    except (SafetensorError, RuntimeError, IndexError, ValueError) as error:
+        raise CheckpointError(f'{file}: does not fit the checkpoint: {error}') from None
 
 
 def _compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ from .prompt import Prompt, TextStream
 DEFAULT_FRAME_SIZE = (448, 448)
 CAPTION_PROMPT = 'Describe what happens in the video.'
 MAX_QUESTION_TOKENS = 2048
+# Far more than any such question has: looked at before the tokenizer spends time on it.
+MAX_QUESTION_CHARACTERS = 32768
+# Stamps further apart are a change of clock or a pause, not time that the stream has seen.
+LONGEST_GAP = 3600 * 1_000_000_000
+# Sampling colder than this overflows and is greedy in all but name.
+MIN_TEMPERATURE = 1e-3
 NANOSECONDS = 1_000_000_000
 
 
@@ -92,9 +99,14 @@ class StreamingEngine:
         """Load a checkpoint folder.
 
         `dtype` defaults to float32 on the CPU and bfloat16 elsewhere; `frame_size` (height, width)
-        to the checkpoint's own, else 448 x 448. Raises CheckpointError.
+        to the checkpoint's own, else 448 x 448. Raises CheckpointError, or ValueError for a
+        device or frame size that cannot be used.
         """
         folder = Path(path).expanduser()
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f'device "{device}" cannot be used: {error}') from None
         if dtype is None:
             dtype = torch.float32 if torch.device(device).type == 'cpu' else torch.bfloat16
         with torch.no_grad():
@@ -106,39 +118,48 @@ class StreamingEngine:
     @torch.no_grad()
     def new_memory(self) -> VisualMemory:
         """An empty memory for one camera."""
-        return VisualMemory(self._new_state(), self._primed, self.name, self.weights.fingerprint)
+        return VisualMemory(
+            self._new_state(),
+            self._primed,
+            self.name,
+            self.weights.fingerprint,
+            self.frame_size,
+        )
 
     @torch.no_grad()
     def ingest(self, memory: VisualMemory, frame: np.ndarray, stamp: int) -> None:
         """Take a frame, RGB uint8 [height, width, 3] of any size, into `memory`.
 
-        `stamp` is its time in nanoseconds. Time in the memory never runs backwards: a frame with
-        an earlier stamp counts as taken at the newest time so far. Raises ValueError for anything
-        that is not such a frame; the memory is then as it was.
+        `stamp` is its time in nanoseconds. Time in the memory goes on by the difference to the
+        frame before; a jump back, or of more than an hour, counts as none. Raises ValueError for
+        anything that is not such a frame; the memory is then as it was. Should the device fail in
+        the middle of a frame, the memory is reset before the error is raised.
         """
+        self._check_own(memory)
+        stamp = operator.index(stamp)
         frame = np.asarray(frame)
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or not frame.size:
             raise ValueError(
                 f'a frame must be RGB uint8 [height, width, 3], found {frame.dtype} '
                 f'{list(frame.shape)}'
             )
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(self.weights.device)
+        pixels = torch.from_numpy(np.require(frame, requirements=['C', 'W']))
+        pixels = pixels.to(self.weights.device)
         pixels = vision.resize(pixels, self.frame_size)
         patches = vision.patchify(pixels, self.weights.config.vision, self.weights.dtype)
         tokens = vision.encode(self.weights, patches[None], self._grid)
-        first = stamp if memory.first_stamp is None else memory.first_stamp
-        seconds = max(0, stamp - first) // NANOSECONDS
-        # Whole seconds, as the published demo steps it.
-        now = seconds * self.weights.config.vision.tokens_per_second
-        state = memory.state
-        state['time'].clamp_(min=now)
-        positions = self._cells.clone()
-        positions[0] += state['time']
-        positions = (positions + state['origin'])[None]
-        decoder.decode(self.weights, tokens, positions, state)
+        gap = 0 if memory.newest_stamp is None else stamp - memory.newest_stamp
+        elapsed = memory.elapsed + (gap if 0 <= gap <= LONGEST_GAP else 0)
+        try:
+            self._append_frame(memory.state, tokens, elapsed // NANOSECONDS)
+        except BaseException:
+            memory.reset()  # some layers have the frame and some do not
+            raise
         memory.frames += 1
-        memory.first_stamp = first
+        memory.elapsed = elapsed
         memory.newest_stamp = stamp
+        if memory.first_stamp is None:
+            memory.first_stamp = stamp
 
     def ask(self, memory: VisualMemory, question: str, sampling: Sampling | None = None) -> Answer:
         """Ask about all that `memory` has seen up to now; iterate over the answer to get its text.
@@ -147,10 +168,16 @@ class StreamingEngine:
         the question. Raises ValueError for an empty or overlong question or an empty memory,
         RuntimeError when as many answers are open as the engine has branches.
         """
+        self._check_own(memory)
         if not question.strip():
             raise ValueError('the question is empty')
         if not memory.frames:
             raise ValueError('no frame seen yet')
+        if len(question) > MAX_QUESTION_CHARACTERS:
+            raise ValueError(
+                f'the question is {len(question)} characters long, at most '
+                f'{MAX_QUESTION_CHARACTERS} fit'
+            )
         tokens = self.prompt.question(question)
         if len(tokens) > MAX_QUESTION_TOKENS:
             raise ValueError(
@@ -178,6 +205,18 @@ class StreamingEngine:
         """Append text tokens to a branch; scores [vocabulary] of the token that comes next."""
         hidden = self._prefill(branch.state, tokens)
         return decoder.logits(self.weights, hidden[0, -1])
+
+    def _check_own(self, memory: VisualMemory) -> None:
+        if not memory.is_of(self._primed):
+            raise ValueError('this memory was made by another engine')
+
+    def _append_frame(self, state: StreamState, tokens: Tensor, seconds: int) -> None:
+        """Image tokens [1, N, D] of a frame that is `seconds` into the stream."""
+        # Whole seconds, as the published demo steps it.
+        state['time'].fill_(seconds * self.weights.config.vision.tokens_per_second)
+        positions = self._cells.clone()
+        positions[0] += state['time']
+        decoder.decode(self.weights, tokens, (positions + state['origin'])[None], state)
 
     def _new_state(self) -> StreamState:
         return StreamState(
@@ -208,7 +247,7 @@ class Answer:
         self._sampling = sampling
         self._stream = TextStream(engine.prompt)
         self._random: torch.Generator | None = None
-        if sampling.temperature > 0:
+        if sampling.temperature > MIN_TEMPERATURE:
             self._random = torch.Generator(engine.weights.device)
             if sampling.seed is None:
                 self._random.seed()
@@ -232,11 +271,18 @@ class Answer:
                 yield piece
 
     def step(self) -> str:
-        """Decode one token; returns the text it completes, often none. Nothing once finished."""
+        """Take in a frame's worth of the question, or decode one token.
+
+        Returns the text that this completes, often none. Does nothing once finished.
+        """
         if self.finish:
             return ''
+        part = self._engine.tokens_per_frame
         try:
-            scores = self._engine.next_scores(self._branch, self._next)
+            scores = self._engine.next_scores(self._branch, self._next[:part])
+            self._next = self._next[part:]
+            if self._next:
+                return ''
             token = _draw(scores, self._sampling, self._random)
         except BaseException:
             self.close()

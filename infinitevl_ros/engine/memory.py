@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,30 +36,43 @@ class MemoryInfo:
 class VisualMemory:
     """The state of one camera's stream; made by StreamingEngine.new_memory.
 
-    `frames`, `first_stamp` and `newest_stamp` (nanoseconds) describe what went in; nothing that is
-    computed on the device depends on them.
+    `frames`, `first_stamp`, `newest_stamp` and `elapsed`, the time between them without jumps of
+    the clock (all in nanoseconds), describe what went in.
     """
 
-    def __init__(self, state: StreamState, primed: StreamState, model: str, fingerprint: str):
+    def __init__(
+        self,
+        state: StreamState,
+        primed: StreamState,
+        model: str,
+        fingerprint: str,
+        frame_size: tuple[int, int],
+    ):
         """`primed` is the state before the first frame; `model` a name for messages."""
         self.state = state
         self._primed = primed
         self._model = model
         self._fingerprint = fingerprint
+        self._frame_size = f'{frame_size[0]} x {frame_size[1]}'
         self.reset()
 
     def reset(self) -> None:
         """Forget every frame."""
         self.state.copy_(self._primed)
         self.frames = 0
+        self.elapsed = 0
         self.first_stamp: int | None = None
         self.newest_stamp: int | None = None
 
     def copy_(self, other: VisualMemory) -> None:
         """Become a copy of `other`, a memory of the same engine."""
         self.state.copy_(other.state)
-        self.frames = other.frames
+        self.frames, self.elapsed = other.frames, other.elapsed
         self.first_stamp, self.newest_stamp = other.first_stamp, other.newest_stamp
+
+    def is_of(self, primed: StreamState) -> bool:
+        """Whether it belongs to the engine whose empty state this is."""
+        return self._primed is primed
 
     @property
     def nbytes(self) -> int:
@@ -78,32 +91,35 @@ class VisualMemory:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write to a safetensors file, whole or not at all."""
-        path = Path(path)
+        """Write to a safetensors file, whole or not at all. Raises OSError."""
+        path = Path(path).expanduser()
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f'{path.parent}: no such folder to save a memory in')
         stamps = {'first_stamp': self.first_stamp, 'newest_stamp': self.newest_stamp}
         metadata = {
             'format': FORMAT,
             'version': VERSION,
             'model': self._model,
             'fingerprint': self._fingerprint,
+            'frame_size': self._frame_size,
             'frames': str(self.frames),
+            'elapsed': str(self.elapsed),
             **{name: str(stamp) for name, stamp in stamps.items() if stamp is not None},
         }
         tensors = {name: t.cpu().contiguous() for name, t in self.state.tensors.items()}
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-        os.close(handle)
+        temporary = path.with_name(f'.{path.name}.{os.getpid()}-{threading.get_ident()}')
         try:
             save_file(tensors, temporary, metadata)
             with open(temporary, 'rb') as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
 
     def load(self, path: str | Path) -> None:
         """Take over a saved memory of the same model. On MemoryFileError nothing has changed."""
-        path = Path(path)
+        path = Path(path).expanduser()
         if not path.is_file():
             raise MemoryFileError(f'{path}: no such file')
         try:
@@ -114,7 +130,7 @@ class VisualMemory:
         except (SafetensorError, OSError) as error:
             raise MemoryFileError(f'{path}: not a readable memory: {error}') from None
         try:
-            frames = int(metadata['frames'])
+            frames, elapsed = int(metadata['frames']), int(metadata['elapsed'])
             first, newest = (
                 int(metadata[name]) if name in metadata else None
                 for name in ('first_stamp', 'newest_stamp')
@@ -124,7 +140,8 @@ class VisualMemory:
         self._check_tensors(path, tensors)
         for name, tensor in self.state.tensors.items():
             tensor.copy_(tensors[name])
-        self.frames, self.first_stamp, self.newest_stamp = frames, first, newest
+        self.frames, self.elapsed = frames, elapsed
+        self.first_stamp, self.newest_stamp = first, newest
 
     def _check(self, path: Path, metadata: dict[str, str]) -> None:
         if metadata.get('format') != FORMAT:
@@ -139,6 +156,11 @@ class VisualMemory:
                 f'({metadata.get("fingerprint")}); the model loaded is {self._model} '
                 f'({self._fingerprint})'
             )
+        if metadata.get('frame_size') != self._frame_size:
+            raise MemoryFileError(
+                f'{path}: a memory of frames of {metadata.get("frame_size")} pixels; this engine '
+                f'takes {self._frame_size}'
+            )
 
     def _check_tensors(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
         expected = self.state.tensors
@@ -150,5 +172,5 @@ class VisualMemory:
             if (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
                 raise MemoryFileError(
                     f'{path}: {name} is {found.dtype} {list(found.shape)}, expected '
-                    f'{tensor.dtype} {list(tensor.shape)} (another frame_size or dtype?)'
+                    f'{tensor.dtype} {list(tensor.shape)} (another dtype?)'
                 )

@@ -36,6 +36,10 @@ class Prompt:
             plain['added_tokens'] = []
             plain['post_processor'] = None
             self._plain = Tokenizer.from_str(json.dumps(plain))
+            for tokenizer in (self._control, self._plain):
+                # Settings of a training run; a question is never cut or filled up.
+                tokenizer.no_truncation()
+                tokenizer.no_padding()
         except Exception as error:  # tokenizers raises bare Exception
             raise CheckpointError(f'{file}: not a usable tokenizer: {error}') from None
         if self._control.get_vocab_size() > config.vocab_size:
@@ -113,15 +117,9 @@ class TextStream:
 
 def _render(folder: Path, content: str) -> str:
     """One user turn with the assistant's turn opened, by the checkpoint's chat template."""
-    config = read_json(folder / 'tokenizer_config.json')
-    template = config.get('chat_template')
-    for file in (folder / 'chat_template.jinja', folder / 'chat_template.json'):
-        if file.is_file():
-            template = (
-                file.read_text('utf-8')
-                if file.suffix == '.jinja'
-                else read_json(file).get('chat_template')
-            )
+    file = folder / 'tokenizer_config.json'
+    config = read_json(file) if file.is_file() else {}
+    template = _template(folder, config)
     if not isinstance(template, str):
         raise CheckpointError(f'{folder}: no chat template in tokenizer_config.json or beside it')
 
@@ -130,10 +128,28 @@ def _render(folder: Path, content: str) -> str:
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals['raise_exception'] = refuse
-    special = {name: config[name] for name in ('bos_token', 'eos_token') if config.get(name)}
+    special = {}
+    for name in ('bos_token', 'eos_token'):
+        if token := config.get(name):
+            special[name] = token.get('content') if isinstance(token, dict) else token
     try:
         return environment.from_string(template).render(
             messages=[{'role': 'user', 'content': content}], add_generation_prompt=True, **special
         )
-    except jinja2.TemplateError as error:
+    except Exception as error:  # a template can fail in any way that an expression can
         raise CheckpointError(f'{folder}: the chat template fails: {error}') from None
+
+
+def _template(folder: Path, config: dict) -> object:
+    """The chat template: a file of its own comes before tokenizer_config.json."""
+    file = folder / 'chat_template.jinja'
+    if file.is_file():
+        return file.read_text('utf-8')
+    file = folder / 'chat_template.json'
+    if file.is_file():
+        return read_json(file).get('chat_template')
+    template = config.get('chat_template')
+    if isinstance(template, list):  # several, by name
+        named = {item.get('name'): item.get('template') for item in template}
+        return named.get('default')
+    return template

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -59,8 +60,17 @@ class Ticket:
     cancelled: bool = False
 
     def cancel(self) -> None:
-        """End it at the next token; `on_done` is called as ever."""
+        """End it before the next token, or where it waits; `on_done` is called as ever."""
         self.cancelled = True
+
+    @property
+    def overdue(self) -> str:
+        """Why it must end now; '' when it need not."""
+        if self.cancelled:
+            return 'cancelled'
+        if time.monotonic() > self.deadline:
+            return f'no answer within {self.deadline - self.began:.1f} s'
+        return ''
 
 
 @dataclass
@@ -95,10 +105,10 @@ class Scheduler:
         self._on_frame, self._on_frame_error = on_frame, on_frame_error
         self._wake = threading.Condition()
         self._frames: dict[VisualMemory, tuple[FrameSource, int]] = {}
-        self._counts: dict[VisualMemory, FrameCounts] = {}
+        self._counts: WeakKeyDictionary[VisualMemory, FrameCounts] = WeakKeyDictionary()
         self._calls: deque[Callable[[], None]] = deque()
         self._tickets: deque[Ticket] = deque()  # the first one is being answered
-        self._answer: Answer | None = None
+        self._answer: Answer | None = None  # of the first ticket, once begun
         self._owed = 0.0  # seconds of decoding due before the next frame
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='infinitevl', daemon=True)
@@ -139,8 +149,13 @@ class Scheduler:
         return ticket
 
     def call(self, function: Callable[[], None]) -> None:
-        """Run a function on the scheduler's thread soon, between frames and tokens."""
+        """Run a function on the scheduler's thread soon, between frames and tokens.
+
+        Raises RuntimeError when the scheduler is closing.
+        """
         with self._wake:
+            if self._closing:
+                raise RuntimeError('shutting down')
             self._calls.append(function)
             self._wake.notify()
 
@@ -171,14 +186,17 @@ class Scheduler:
                 if call is None and self._frames and not (self._tickets and self._owed > 0):
                     memory = next(iter(self._frames))
                     frame = (memory, *self._frames.pop(memory))
+            self._end_overdue()
             if call is not None:
                 _guarded(call)
             elif frame is not None:
                 self._take_frame(*frame)
-            else:
+            elif self._tickets:
                 self._answer_step()
-        while self._tickets:
-            self._end('the node is shutting down')
+        for ticket in list(self._tickets):
+            self._end(ticket, 'the node is shutting down')
+        while self._calls:
+            _guarded(self._calls.popleft())
 
     def _take_frame(self, memory: VisualMemory, source: FrameSource, stamp: int) -> None:
         began = time.monotonic()
@@ -195,37 +213,38 @@ class Scheduler:
             if self._on_frame:
                 _guarded(self._on_frame, memory)
         counts.seconds = time.monotonic() - began
-        self._owed = counts.seconds * ANSWER_SHARE / (1 - ANSWER_SHARE)
+        self._owed = counts.seconds * ANSWER_SHARE / (1 - ANSWER_SHARE) if self._tickets else 0.0
+
+    def _end_overdue(self) -> None:
+        """Also those that still wait: their places are free again at once."""
+        for ticket in list(self._tickets):
+            if reason := ticket.overdue:
+                self._end(ticket, reason)
 
     def _answer_step(self) -> None:
-        """One token of the first ticket's answer."""
+        """One token of the first ticket's answer, or one part of its question."""
         began = time.monotonic()
         ticket = self._tickets[0]
-        if ticket.cancelled:
-            self._end('cancelled')
-        elif began > ticket.deadline:
-            self._end(f'no answer within {ticket.deadline - ticket.began:.1f} s')
+        try:
+            if self._answer is None:
+                self._answer = self._engine.ask(ticket.memory, ticket.question, ticket.sampling)
+            piece = self._answer.step()
+        except Exception as error:  # the question's fault or the engine's: the client is told
+            self._end(ticket, str(error) or type(error).__name__)
         else:
-            try:
-                if self._answer is None:
-                    self._answer = self._engine.ask(
-                        ticket.memory, ticket.question, ticket.sampling
-                    )
-                piece = self._answer.step()
-            except Exception as error:  # the question's fault or the engine's: the client is told
-                self._end(str(error) or type(error).__name__)
-            else:
-                if piece and ticket.on_piece:
-                    _guarded(ticket.on_piece, piece)
-                if self._answer.finish:
-                    self._end('')
+            if piece and ticket.on_piece:
+                _guarded(ticket.on_piece, piece)
+            if self._answer.finish:
+                self._end(ticket, '')
         self._owed -= time.monotonic() - began
 
-    def _end(self, message: str) -> None:
-        """Close the first ticket and its answer, if it has one."""
+    def _end(self, ticket: Ticket, message: str) -> None:
+        """Close a ticket and its answer, if that has begun. No message means success."""
+        answer = None
         with self._wake:
-            ticket = self._tickets.popleft()
-        answer, self._answer = self._answer, None
+            if ticket is self._tickets[0]:
+                answer, self._answer = self._answer, None
+            self._tickets.remove(ticket)
         seconds = time.monotonic() - ticket.began
         if answer is None:
             outcome = Outcome(False, message=message, seconds=seconds, frames=ticket.memory.frames)
@@ -248,5 +267,5 @@ def _guarded(function: Callable[..., None], *arguments: object) -> None:
     """Call what others handed in: their mistakes are logged and do not end the thread."""
     try:
         function(*arguments)
-    except Exception:
+    except BaseException:
         logger.exception('a callback failed')

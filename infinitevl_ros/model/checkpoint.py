@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from .config import CheckpointError, ModelConfig
 from .weights import Weights, build, tensor_shapes
 
 INDEX = 'model.safetensors.index.json'
+# Decays close to 1, which 16 bits would round to 1.
+FLOAT32 = ('.A_log', '.dt_bias')
+READABLE = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt')
 # Newer transformers spell the two halves differently.
 SPELLINGS = (('model.visual.', 'visual.'), ('model.language_model.', 'model.'))
@@ -26,7 +30,7 @@ def load_checkpoint(
 ) -> Weights:
     """Load `path`, a folder with config.json and one or more safetensors files.
 
-    Floating tensors of any width on disk become `dtype` on `device`. Raises CheckpointError with
+    Tensors of 16, 32 or 64 bits on disk become `dtype` on `device`. Raises CheckpointError with
     the file, the tensor, what was expected and what was found.
     """
     folder = Path(path)
@@ -40,7 +44,8 @@ def load_checkpoint(
             if _is_redundant(name, config):
                 continue
             _check(file, name, tensor, expected, tensors)
-            tensors[name] = tensor.to(device=device, dtype=dtype)
+            wanted = torch.float32 if name.endswith(FLOAT32) else dtype
+            tensors[name] = tensor.to(device=device, dtype=wanted)
             digests[name] = _digest(tensor)
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
@@ -61,7 +66,14 @@ def load_config(folder: Path) -> ModelConfig:
     """The sizes in `folder`/config.json; CheckpointError when there is none or it is broken."""
     if not folder.is_dir():
         raise CheckpointError(f'{folder}: no such checkpoint folder')
-    return ModelConfig.from_dict(read_json(folder / 'config.json'), str(folder / 'config.json'))
+    values = read_json(folder / 'config.json')
+    generation = folder / 'generation_config.json'
+    if generation.is_file():
+        # It may name further tokens that end an answer.
+        ends = [values.get('eos_token_id'), read_json(generation).get('eos_token_id')]
+        ends = [end for part in ends for end in (part if isinstance(part, list) else [part])]
+        values['eos_token_id'] = list(dict.fromkeys(end for end in ends if end is not None))
+    return ModelConfig.from_dict(values, str(folder / 'config.json'))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -83,15 +95,17 @@ def _weight_files(folder: Path) -> list[Path]:
         weight_map = read_json(index).get('weight_map')
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f'{index}: expected a "weight_map" from tensor to file')
+        if not all(isinstance(name, str) for name in weight_map.values()):
+            raise CheckpointError(f'{index}: expected the name of a file for each tensor')
         files = [folder / name for name in sorted(set(weight_map.values()))]
         for file in files:
             if file.parent != folder or not file.is_file():
                 raise CheckpointError(f'{index}: names {file.name}, which is not in the folder')
         return files
     # Other files beside the model (adapters, test vectors) are not part of it.
-    files = sorted(folder.glob('model*.safetensors')) or sorted(folder.glob('*.safetensors'))
-    if files:
-        return files
+    for pattern in ('model.safetensors', 'model-*-of-*.safetensors', '*.safetensors'):
+        if files := sorted(folder.glob(pattern)):
+            return files
     pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
     if pickles:
         raise CheckpointError(
@@ -118,9 +132,9 @@ def _published_name(name: str) -> str:
 
 
 def _digest(tensor: Tensor) -> bytes:
-    """A sample of a tensor's values, the same for every floating type that holds them."""
-    sample = tensor.flatten()[:: max(1, tensor.numel() // 256)]
-    return sample.float().numpy().tobytes()
+    """A checksum of a tensor as it is on disk."""
+    values = tensor.contiguous().flatten().view(torch.uint8)
+    return zlib.crc32(values.numpy()).to_bytes(4, 'little')
 
 
 def _is_redundant(name: str, config: ModelConfig) -> bool:
@@ -144,5 +158,7 @@ def _check(
             f'{file}: tensor {name} has shape {list(tensor.shape)}, expected '
             f'{list(expected[name])}'
         )
-    if not tensor.is_floating_point():
-        raise CheckpointError(f'{file}: tensor {name} is {tensor.dtype}, expected a floating type')
+    if tensor.dtype not in READABLE:
+        raise CheckpointError(
+            f'{file}: tensor {name} is {tensor.dtype}, expected a floating type of 16 to 64 bits'
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass, is_dataclass
+from typing import Any, get_type_hints
 
 SLIDING, DELTA, FULL = 'sliding_attention', 'linear_attention', 'full_attention'
 LAYER_TYPES = (SLIDING, DELTA, FULL)
@@ -88,27 +88,38 @@ class ModelConfig:
         Text sizes stand at the top level (published) or under `text_config` (newer transformers).
         Raises CheckpointError, naming `source` and the field.
         """
-        values = {**values.get('text_config', {}), **values}
-        if 'vision_config' not in values:
+        text = _section(values, 'text_config', source)
+        values = {**text, **{name: v for name, v in values.items() if v is not None}}
+        if not values.get('vision_config'):
             raise CheckpointError(
                 f'{source}: no "vision_config": not a vision-language checkpoint'
             )
-        fields = _pick(cls, values)
-        fields['vision'] = VisionConfig(**_pick(VisionConfig, values['vision_config']))
-        rope = values.get('rope_scaling') or values.get('rope_parameters') or {}
-        fields['mrope_section'] = tuple(rope.get('mrope_section', ()))
-        if 'rope_theta' in rope:
-            fields['rope_theta'] = rope['rope_theta']
-        if not fields.get('layer_types'):
-            count = int(values.get('num_hidden_layers', 0))
-            fields['layer_types'] = tuple(SLIDING if i % 4 == 0 else DELTA for i in range(count))
-        eos = values.get('eos_token_id')
-        if eos is not None:
-            fields['eos_token_ids'] = tuple(eos) if isinstance(eos, list) else (eos,)
-        try:
-            config = cls(**fields)
-        except TypeError as error:
-            raise CheckpointError(f'{source}: {error}') from None
+        vision = _section(values, 'vision_config', source)
+        rope = _section(values, 'rope_scaling', source) or _section(
+            values, 'rope_parameters', source
+        )
+        _refuse_variants(values, vision, rope, source)
+        eos = values.get('eos_token_id', [])
+        count = values.get('num_hidden_layers', 0)
+        default_types = [SLIDING if i % 4 == 0 else DELTA for i in range(_whole(count) or 0)]
+        values = {
+            **values,
+            'layer_types': values.get('layer_types') or default_types,
+            'mrope_section': rope.get('mrope_section', []),
+            'eos_token_ids': eos if isinstance(eos, list) else [eos],
+            'rope_theta': rope.get('rope_theta', values.get('rope_theta', cls.rope_theta)),
+        }
+        fields = _pick(cls, values, source)
+        fields['vision'] = VisionConfig(**_pick(VisionConfig, vision, source))
+        missing = [
+            name
+            for name, field in cls.__dataclass_fields__.items()
+            if field.default is MISSING and not fields.get(name) and fields.get(name) != 0
+        ]
+        if missing:
+            spelled = ', '.join(missing).replace('eos_token_ids', 'eos_token_id')
+            raise CheckpointError(f'{source}: no value for {spelled}')
+        config = cls(**fields)
         config._check(source)
         return config
 
@@ -117,6 +128,10 @@ class ModelConfig:
             if not condition:
                 raise CheckpointError(f'{source}: {message}')
 
+        for part in (self, self.vision):
+            for name, value in vars(part).items():
+                is_size = isinstance(value, int) and not name.endswith('_id')
+                expect(not is_size or value > 0 or name == 'tie_word_embeddings', f'{name} is 0')
         unknown = sorted(set(self.layer_types) - set(LAYER_TYPES))
         expect(not unknown, f'unknown layer types {unknown}; known are {list(LAYER_TYPES)}')
         expect(
@@ -143,11 +158,94 @@ class ModelConfig:
             f'the vision tower gives {self.vision.out_hidden_size} values a token, the decoder '
             f'takes {self.hidden_size}',
         )
-        expect(self.sliding_window > 0, f'sliding_window is {self.sliding_window}')
+        for name in ('image_token_id', 'vision_start_token_id', 'vision_end_token_id'):
+            token = getattr(self, name)
+            expect(0 <= token < self.vocab_size, f'{name} {token} is not in the vocabulary')
+        for token in self.eos_token_ids:
+            expect(0 <= token < self.vocab_size, f'eos_token_id {token} is not in the vocabulary')
 
 
-def _pick(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """The values that `kind` has fields for, lists as tuples."""
-    names = kind.__dataclass_fields__
-    picked = {name: value for name, value in values.items() if name in names and value is not None}
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in picked.items()}
+def _refuse_variants(
+    values: dict[str, Any], vision: dict[str, Any], rope: dict[str, Any], source: str
+) -> None:
+    """Settings that would need another computation than the one in this package."""
+    kinds = {rope[name] for name in ('type', 'rope_type') if rope.get(name)}
+    activations = {v['hidden_act'] for v in (values, vision) if v.get('hidden_act')}
+    found = [f'rope type {kind}' for kind in sorted(map(str, kinds - {'default', 'mrope'}))]
+    found += [f'hidden_act {name}' for name in sorted(map(str, activations - {'silu'}))]
+    found += [
+        f'{name} false' for name in ('use_gate', 'use_short_conv') if values.get(name) is False
+    ]
+    if found:
+        raise CheckpointError(f'{source}: {", ".join(found)}: not what this network computes')
+
+
+def _section(values: dict[str, Any], name: str, source: str) -> dict[str, Any]:
+    section = values.get(name) or {}
+    if not isinstance(section, dict):
+        raise CheckpointError(f'{source}: {name} is {section!r}, expected an object')
+    return section
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also one written as 2.0; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        return None
+    return int(value)
+
+
+def _pick(kind: type, values: dict[str, Any], source: str) -> dict[str, Any]:
+    """The values that the dataclass `kind` has fields for, checked against their types."""
+    picked = {}
+    for name, expected in get_type_hints(kind).items():
+        value = values.get(name)
+        if value is None or is_dataclass(expected):
+            continue
+        convert, said = CONVERSIONS[expected]
+        try:
+            picked[name] = convert(value)
+        except (TypeError, ValueError):
+            raise CheckpointError(f'{source}: {name} is {value!r}, expected {said}') from None
+    return picked
+
+
+def _size(value: Any) -> int:
+    whole = _whole(value)
+    if whole is None or whole < 0:
+        raise ValueError
+    return whole
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise ValueError
+    return tuple(_size(item) for item in value)
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ValueError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+# Type of a field: how to read it, and what is expected in words.
+CONVERSIONS = {
+    int: (_size, 'a whole number'),
+    float: (_number, 'a number above 0'),
+    bool: (_truth, 'true or false'),
+    tuple[int, ...]: (_sizes, 'a list of whole numbers'),
+    tuple[int, int, int]: (_sizes, 'a list of three whole numbers'),
+    tuple[str, ...]: (_words, 'a list of names'),
+}

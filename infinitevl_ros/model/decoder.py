@@ -40,8 +40,11 @@ def rope_tables(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]
     """
     half = config.head_dim // 2
     exponent = torch.arange(half, device=positions.device, dtype=torch.float32) / half
-    axis = [a for a, count in enumerate(config.mrope_section) for _ in range(count)]
-    angle = positions.transpose(1, 2)[..., axis].float() * config.rope_theta**-exponent
+    axes = [
+        positions[:, axis, :, None].expand(-1, -1, count)
+        for axis, count in enumerate(config.mrope_section)
+    ]
+    angle = torch.cat(axes, -1).float() * config.rope_theta**-exponent
     angle = torch.cat((angle, angle), -1)[:, None]
     return angle.cos(), angle.sin()
 

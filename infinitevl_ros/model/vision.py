@@ -42,13 +42,19 @@ def patchify(frame: Tensor, config: VisionConfig, dtype: torch.dtype) -> Tensor:
     each flattened as (channel, time, y, x); the frame fills all temporal slots.
     """
     m, p = config.spatial_merge_size, config.patch_size
-    mean, std = (torch.tensor(x, device=frame.device) for x in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = _pixel_statistics(frame.device)
     pixels = (frame.float() / 255 - mean) / std
     rows, columns = frame.shape[0] // (m * p), frame.shape[1] // (m * p)
     blocks = pixels.reshape(rows, m, p, columns, m, p, config.in_channels)
     blocks = blocks.permute(0, 3, 1, 4, 6, 2, 5).flatten(0, 3)
     patches = blocks[:, :, None].expand(-1, -1, config.temporal_patch_size, -1, -1)
     return patches.flatten(1).to(dtype)
+
+
+@lru_cache
+def _pixel_statistics(device: torch.device) -> Tensor:
+    """Mean and deviation [2, 3], made once: a copy to the device has no place in a CUDA graph."""
+    return torch.tensor((PIXEL_MEAN, PIXEL_STD), device=device)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infinitevl_ros.engine import Sampling, StreamingEngine
 from infinitevl_ros.engine.engine import _draw
-from infinitevl_ros.model import decoder, vision
+from infinitevl_ros.model import decoder, kernels, vision
 from infinitevl_ros.model.state import StreamState
 
 SECOND = 1_000_000_000
@@ -42,13 +42,13 @@ def one_sequence(engine, frames, question, tokens):
     header = engine.prompt.header
     parts = [decoder.embed(weights, torch.tensor([header]))]
     positions = [torch.arange(len(header)).expand(3, -1)]
-    side = engine.frame_size[0] // 28
+    rows, columns = (side // 28 for side in engine.frame_size)
     for i in range(frames):
         pixels = vision.resize(torch.from_numpy(frame(i)), engine.frame_size)
         patches = vision.patchify(pixels, config.vision, weights.dtype)
-        parts.append(vision.encode(weights, patches[None], (2 * side, 2 * side)))
+        parts.append(vision.encode(weights, patches[None], (2 * rows, 2 * columns)))
         t = config.vision.tokens_per_second * (i // 10)
-        grid = [(t, row, column) for row in range(side) for column in range(side)]
+        grid = [(t, row, column) for row in range(rows) for column in range(columns)]
         positions.append(torch.tensor(grid).T + len(header))
     prompt = engine.prompt.question(question)
     last = max(int(p.max()) for p in positions)
@@ -72,7 +72,8 @@ def token_ids(answer):
     ids = []
     while not answer.finish:
         answer.step()
-        ids += answer._next
+        if answer.tokens > len(ids):
+            ids += answer._next
     return ids
 
 
@@ -191,13 +192,55 @@ def test_frames_may_be_read_only_or_strided(engine):
     assert unchanged(found, bits(wanted))
 
 
-def test_time_steps_once_a_second_and_never_back(engine):
+def test_time_steps_once_a_second_and_jumps_of_the_clock_are_none(engine):
     memory = engine.new_memory()
     times = []
-    for stamp in (10.0, 10.9, 11.0, 12.5, 3.0, 13.0):
+    for stamp in (10.0, 10.9, 11.0, 12.5, 3.0, 5.0, 1.7e9, 1.7e9 + 1, 0):
         engine.ingest(memory, frame(0), int(stamp * SECOND))
         times.append(int(memory.state['time']))
-    assert times == [0, 0, 2, 4, 4, 6]
+    assert times == [0, 0, 2, 4, 4, 8, 8, 10, 10]
+    assert (memory.first_stamp, memory.newest_stamp) == (10 * SECOND, 0)
+
+
+def test_frames_that_are_not_square(checkpoint):
+    """Rows and columns keep their places from picture to position."""
+    engine = StreamingEngine.from_checkpoint(checkpoint, frame_size=(56, 140))
+    answer = engine.ask(filled(engine, 4), 'what do you see?', Sampling(max_tokens=12))
+    assert token_ids(answer) == one_sequence(engine, 4, 'what do you see?', 12)
+
+
+def test_a_device_failure_in_mid_frame_leaves_no_half_memory(engine, monkeypatch):
+    memory = filled(engine, 3)
+    calls = iter(range(100))
+    whole = kernels.delta_rule
+
+    def fails(*arguments):
+        if next(calls) == 3:
+            raise RuntimeError('out of memory')
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, 'delta_rule', fails)
+        with pytest.raises(RuntimeError, match='out of memory'):
+            engine.ingest(memory, frame(9), 9 * SECOND)
+    assert unchanged(memory, bits(engine.new_memory()))
+    engine.ingest(memory, frame(9), 9 * SECOND)
+    assert memory.frames == 1
+
+
+def test_a_memory_of_another_engine_is_refused(engine, checkpoint):
+    other = StreamingEngine.from_checkpoint(checkpoint, frame_size=(56, 140))
+    memory = filled(other, 1)
+    for use in (lambda: engine.ask(memory, 'what?'), lambda: engine.ingest(memory, frame(0), 0)):
+        with pytest.raises(ValueError, match='made by another engine'):
+            use()
+    assert len(engine._free) == 2
+
+
+def test_a_device_that_does_not_exist(checkpoint):
+    for device in ('cdua', 'cuda:99'):
+        with pytest.raises(ValueError, match=f'device "{device}" cannot be used'):
+            StreamingEngine.from_checkpoint(checkpoint, device)
 
 
 def test_empty_and_endless_questions(engine):
@@ -206,6 +249,20 @@ def test_empty_and_endless_questions(engine):
         engine.ask(memory, ' \n')
     with pytest.raises(ValueError, match='at most 2048'):
         engine.ask(memory, 'what ' * 5000)
+    with pytest.raises(ValueError, match='at most 32768'):
+        engine.ask(memory, 'a' * 5_000_000)
+
+
+def test_a_long_question_is_taken_in_parts_of_a_frames_size(engine):
+    """Between them the camera's frames have their turn."""
+    memory = filled(engine, 1)
+    answer = engine.ask(memory, 'what ' * 200, Sampling(max_tokens=1))
+    prompt = len(engine.prompt.question('what ' * 200))
+    steps = 0
+    while not answer.finish:
+        answer.step()
+        steps += 1
+    assert steps == -(-prompt // engine.tokens_per_frame) > 10
 
 
 def test_branches_are_limited_and_come_back(checkpoint):

@@ -49,8 +49,17 @@ def test_another_model_is_refused_by_name(engine, tmp_path):
 def test_another_frame_size_is_refused(engine, checkpoint, tmp_path):
     other = StreamingEngine.from_checkpoint(checkpoint, frame_size=(56, 56))
     filled(other, 1).save(tmp_path / 'file')
-    with pytest.raises(MemoryFileError, match='another frame_size'):
+    with pytest.raises(MemoryFileError, match='frames of 56 x 56 pixels; this engine takes 112'):
         engine.new_memory().load(tmp_path / 'file')
+    half = StreamingEngine.from_checkpoint(checkpoint, dtype=torch.bfloat16)
+    filled(half, 1).save(tmp_path / 'file')
+    with pytest.raises(MemoryFileError, match='another dtype'):
+        engine.new_memory().load(tmp_path / 'file')
+
+
+def test_saving_into_a_folder_that_is_not_there(engine, tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere: no such folder'):
+        filled(engine, 1).save(tmp_path / 'nowhere' / 'file')
 
 
 def test_files_that_are_something_else(engine, checkpoint, tmp_path):

@@ -123,6 +123,8 @@ def test_a_tokenizer_of_another_model(folder):
         ('{% if %}', 'the chat template fails'),
         ('{{ raise_exception("not today") }}', 'not today'),
         ('{{ messages.__class__.__mro__ }}', 'the chat template fails'),
+        ('{{ messages[0].content + 1 }}', 'the chat template fails'),
+        ([{'name': 'tools', 'template': 'x'}], 'no chat template'),
     ],
 )
 def test_templates_that_cannot_be_used(folder, template, said):
@@ -130,10 +132,31 @@ def test_templates_that_cannot_be_used(folder, template, said):
     assert said in error(folder)
 
 
+def test_named_templates_and_spelled_out_tokens(folder):
+    template = '{{ messages[0].content }}{{ eos_token }}'
+    config = {
+        'chat_template': [{'name': 'default', 'template': template}],
+        'eos_token': {'content': '<|im_end|>', 'special': True},
+    }
+    (folder / 'tokenizer_config.json').write_text(json.dumps(config))
+    prompt = Prompt(folder, load_config(folder))
+    assert prompt.question('hm')[-1] == prompt._control.token_to_id('<|im_end|>')
+
+
+def test_a_tokenizer_saved_with_truncation_and_padding_cuts_nothing(folder):
+    prompt = Prompt(folder, load_config(folder))
+    tokenizer = prompt._control
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=12)
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    again = Prompt(folder, load_config(folder))
+    assert again.decode(again.encode('a question of many words')) == 'a question of many words'
+
+
 @pytest.mark.parametrize('name', ['chat_template.jinja', 'chat_template.json'])
 def test_a_template_in_a_file_of_its_own(folder, name):
     template = 'USER {{ messages[0].content }} BOT'
-    (folder / 'tokenizer_config.json').write_text('{}')
+    (folder / 'tokenizer_config.json').unlink()
     text = template if name.endswith('jinja') else json.dumps({'chat_template': template})
     (folder / name).write_text(text)
     prompt = Prompt(folder, load_config(folder))

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from infinitevl_ros.model import decoder
 from infinitevl_ros.model.checkpoint import load_checkpoint
 from infinitevl_ros.model.config import DELTA, SLIDING, CheckpointError
+from infinitevl_ros.model.state import StreamState
 
 
 class Folder:
@@ -157,7 +159,20 @@ def test_layer_types_that_the_tensors_contradict(folder):
         ('rope_scaling', None, 'mrope_section'),
         ('num_key_value_heads', 3, '4 attention heads'),
         ('num_linear_key_value_heads', 2, 'num_linear_key_value_heads'),
-        ('sliding_window', 0, 'sliding_window'),
+        ('sliding_window', 0, 'sliding_window is 0'),
+        ('num_key_value_heads', 0, 'num_key_value_heads is 0'),
+        ('hidden_size', 'wide', "hidden_size is 'wide', expected a whole number"),
+        ('hidden_size', 64.5, 'hidden_size is 64.5, expected a whole number'),
+        ('layer_types', True, 'layer_types is True, expected a list of names'),
+        ('rope_scaling', 'x', "rope_scaling is 'x', expected an object"),
+        ('text_config', [1], 'text_config is [1], expected an object'),
+        ('rope_scaling', {'type': 'yarn', 'mrope_section': [2, 3, 3]}, 'rope type yarn'),
+        ('hidden_act', 'gelu', 'hidden_act gelu'),
+        ('use_gate', False, 'use_gate false'),
+        ('image_token_id', 10**9, 'image_token_id 1000000000 is not in the vocabulary'),
+        ('eos_token_id', ['a'], "eos_token_ids is ['a']"),
+        ('eos_token_id', None, 'no value for eos_token_id'),
+        ('num_hidden_layers', None, 'num_hidden_layers'),
         ('image_token_id', None, 'image_token_id'),
     ],
 )
@@ -166,6 +181,65 @@ def test_config_faults_name_the_field(folder, field, value, said):
     message = folder.error()
     assert 'config.json' in message
     assert said in message
+
+
+def test_numbers_may_be_written_as_fractions_and_nulls_left_to_defaults(folder, golden):
+    file = folder.path / 'config.json'
+    values = json.loads(file.read_text())
+    values |= {'expand_v': 2.0, 'conv_size': 4.0, 'text_config': None, 'layer_types': None}
+    values['vision_config']['tokens_per_second'] = 2.0
+    rope = values.pop('rope_scaling')
+    values['rope_parameters'] = {**rope, 'rope_theta': values.pop('rope_theta')}
+    file.write_text(json.dumps(values))
+    config = load_checkpoint(folder.path).config
+    assert config == load_checkpoint(golden / 'tiny').config
+    assert isinstance(config.expand_v, int)
+
+
+def test_more_tokens_may_end_an_answer(folder):
+    file = folder.path / 'generation_config.json'
+    file.write_text(json.dumps({'eos_token_id': [602, 600]}))
+    assert load_checkpoint(folder.path).config.eos_token_ids == (602, 600)
+
+
+def test_decay_parameters_stay_float32(folder):
+    wanted = folder.tensors
+    mixer = load_checkpoint(folder.path, dtype=torch.bfloat16).layers[1].mixer
+    assert torch.equal(mixer.a_log, wanted['model.layers.1.self_attn.A_log'])
+    assert torch.equal(mixer.dt_bias, wanted['model.layers.1.self_attn.dt_bias'])
+    assert mixer.proj.dtype == torch.bfloat16
+
+
+def test_files_that_are_not_part_of_the_model(folder, golden):
+    save_file({'x': torch.ones(1)}, folder.path / 'model_adapter.safetensors')
+    save_file({'x': torch.ones(1)}, folder.path / 'consolidated.safetensors')
+    frequencies = {'model.layers.0.self_attn.rotary_emb.inv_freq': torch.ones(8)}
+    folder.save({**folder.tensors, **frequencies})
+    assert same(load_checkpoint(folder.path), load_checkpoint(golden / 'tiny'))
+
+
+def test_an_untied_head_gives_the_scores(folder):
+    folder.edit_config(tie_word_embeddings=False)
+    head = torch.randn(640, 64)
+    folder.save({**folder.tensors, 'lm_head.weight': head})
+    hidden = torch.randn(1, 3, 64)
+    found = decoder.logits(load_checkpoint(folder.path), hidden)
+    torch.testing.assert_close(found, hidden @ head.T)
+
+
+def test_full_attention_is_read_but_cannot_stream(folder):
+    types = ['full_attention' if i % 4 == 0 else DELTA for i in range(8)]
+    folder.edit_config(layer_types=types)
+    config = load_checkpoint(folder.path).config
+    with pytest.raises(CheckpointError, match='memory grows without end'):
+        StreamState(config, 36)
+
+
+def test_index_with_something_else_than_names(folder):
+    folder.shard()
+    index = folder.path / 'model.safetensors.index.json'
+    index.write_text(json.dumps({'weight_map': {'x': 5}}))
+    assert 'expected the name of a file' in folder.error()
 
 
 def test_missing_tensor(folder):
@@ -185,7 +259,7 @@ def test_wrong_shape(folder):
 
 def test_wrong_type(folder):
     folder.save({**folder.tensors, 'model.norm.weight': torch.ones(64, dtype=torch.int32)})
-    assert 'model.norm.weight is torch.int32, expected a floating type' in folder.error()
+    assert 'model.norm.weight is torch.int32, expected a floating type of 16' in folder.error()
 
 
 def test_unknown_tensor(folder):
@@ -264,6 +338,6 @@ def test_fingerprints_tell_checkpoints_apart(folder):
     before = load_checkpoint(folder.path)
     assert load_checkpoint(folder.path, dtype=torch.bfloat16).fingerprint == before.fingerprint
     tensors = folder.tensors
-    tensors['model.norm.weight'][0] += 0.5
+    tensors['model.layers.7.mlp.up_proj.weight'][-1, -1] += 0.5
     folder.save(tensors)
     assert load_checkpoint(folder.path).fingerprint != before.fingerprint

@@ -12,11 +12,13 @@ import pytest
 import rclpy
 from ament_index_python.packages import get_package_prefix
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from infinitevl_ros.action import Ask
 from infinitevl_ros.msg import Caption
 from infinitevl_ros.srv import Query
 
@@ -87,6 +89,7 @@ class Client:
         self.node.create_subscription(Caption, f'{name}/captions', self.captions.append, latched)
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self._query = self.node.create_client(Query, f'{name}/query')
+        self._ask = ActionClient(self.node, Ask, f'{name}/ask')
         self._reset = self.node.create_client(Trigger, f'{name}/reset')
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
@@ -151,6 +154,28 @@ class Client:
     def ask(self, question):
         return self.wait(self.ask_async(question))
 
+    def start_goal(self, question, **fields):
+        """Send a goal to ~/ask; returns its handle and the list that feedback is added to."""
+        feedback = []
+        assert self._ask.wait_for_server(TIMEOUT)
+        goal = Ask.Goal(question=question, seed=-1)
+        for name, value in fields.items():
+            setattr(goal, name, value)
+        handle = self.wait(
+            self._ask.send_goal_async(goal, lambda message: feedback.append(message.feedback.text))
+        )
+        assert handle.accepted
+        return handle, feedback
+
+    def wait_feedback(self):
+        """The node finds this client's feedback subscription a little after its goals."""
+        deadline = time.monotonic() + TIMEOUT
+        feedback = []
+        while not feedback and time.monotonic() < deadline:
+            handle, feedback = self.start_goal('Ready?', max_tokens=8)
+            self.wait(handle.get_result_async())
+        assert feedback
+
     def reset(self):
         return self.wait(self._reset.call_async(Trigger.Request()))
 
@@ -162,6 +187,7 @@ class Client:
     def close(self):
         self.executor.shutdown()
         self._thread.join()
+        self._ask.destroy()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 

@@ -6,6 +6,7 @@ import time
 
 import cv2
 import numpy as np
+from action_msgs.msg import GoalStatus
 from conftest import SECOND, node_command, until
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
@@ -71,6 +72,63 @@ def test_two_clients_at_once(start, connect):
     client.wait_value('frames_taken', lambda taken: taken == 3)
     futures = [client.ask_async(f'question {i}') for i in range(4)]
     assert all(client.wait(future).success for future in futures)
+
+
+def test_an_answer_streams_and_agrees_with_the_service(start, connect):
+    start(caption_period=0.0, max_tokens=12)
+    client = connect()
+    last = client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 3)
+    client.wait_feedback()
+    handle, feedback = client.start_goal('What is there?')
+    reply = client.wait(handle.get_result_async())
+    assert reply.status == GoalStatus.STATUS_SUCCEEDED
+    assert until(lambda: ''.join(feedback) == reply.result.answer)
+    assert len(feedback) > 1
+    assert (reply.result.tokens, reply.result.frames_seen) == (12, 3)
+    assert reply.result.stamp == last
+    assert client.ask('What is there?').answer == reply.result.answer
+
+    def draw(seed):
+        fields = {'temperature': 1.5, 'max_tokens': 20, 'seed': seed}
+        handle, _ = client.start_goal('What is there?', **fields)
+        return client.wait(handle.get_result_async()).result.answer
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_a_cancelled_answer_ends_between_tokens(start, connect):
+    start(caption_period=0.0, max_tokens=4096, max_questions=2)
+    client = connect()
+    client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 3)
+    handles = [client.start_goal(f'A long story {i}, please.') for i in range(2)]
+    assert until(lambda: handles[0][1])
+    for handle, _ in reversed(handles):
+        began = time.monotonic()
+        client.wait(handle.cancel_goal_async())
+        reply = client.wait(handle.get_result_async())
+        assert reply.status == GoalStatus.STATUS_CANCELED
+        assert reply.result.message == 'cancelled'
+        assert time.monotonic() - began < 1
+    assert client.reset().success
+
+
+def test_goals_that_cannot_be_answered_are_aborted_with_a_reason(start, connect):
+    start(caption_period=0.0)
+    client = connect()
+
+    def refused(question, **fields):
+        reply = client.wait(client.start_goal(question, **fields)[0].get_result_async())
+        assert reply.status == GoalStatus.STATUS_ABORTED
+        return reply.result.message
+
+    assert 'no frame seen yet' in refused('What?')
+    client.stream(1)
+    client.wait_value('frames_taken', lambda taken: taken == 1)
+    assert refused('') == 'the question is empty'
+    assert 'temperature is -1.0' in refused('What?', temperature=-1.0)
+    assert 'at most 2048' in refused('why ' * 3000)
 
 
 def test_a_full_queue_and_a_timeout_are_answered(start, connect):

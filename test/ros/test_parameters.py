@@ -41,7 +41,7 @@ def test_readme_has_a_row_for_each_parameter():
 
 def test_every_parameter_is_read():
     """A parameter that nothing reads would be a promise the node does not keep."""
-    source = (ROOT / 'infinitevl_ros' / 'ros' / 'node.py').read_text()
+    source = ''.join(f.read_text() for f in (ROOT / 'infinitevl_ros' / 'ros').glob('*.py'))
     read = set(re.findall(r"_value\('(\w+)'\)", source))
     assert read == {parameter.name for parameter in PARAMETERS}
 
