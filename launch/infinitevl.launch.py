@@ -1,5 +1,7 @@
 """Start infinitevl_node on a camera topic; `--show-args` lists the arguments."""
 
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -12,6 +14,9 @@ MALLOC = {'MALLOC_MMAP_THRESHOLD_': '33554432', 'MALLOC_TRIM_THRESHOLD_': '26843
 
 def start_node(context):
     """The node; arguments left empty leave what the parameter file says."""
+    params_file = LaunchConfiguration('params_file').perform(context)
+    if not Path(params_file).is_file():
+        raise RuntimeError(f'params_file {params_file}: no such file')
     overrides = {
         name: value
         for name in ('model', 'device', 'transport')
@@ -21,7 +26,7 @@ def start_node(context):
         package='infinitevl_ros',
         executable='infinitevl_node',
         namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), overrides],
+        parameters=[params_file, overrides],
         remappings=[('image', LaunchConfiguration('image'))],
         arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
         additional_env=MALLOC,

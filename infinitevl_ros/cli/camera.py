@@ -109,7 +109,10 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     seconds = min(arguments.seconds, 1e6)
-    sent, seconds = publish(rate, frames, seconds, arguments.subscribers)
+    try:
+        sent, seconds = publish(rate, frames, seconds, arguments.subscribers)
+    except KeyboardInterrupt:
+        return 130
     print(json.dumps({'sent': sent, 'seconds': seconds}))
     return 0
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -143,13 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 1 when frames, captions or answers are missing at the end."""
-    seconds = arguments.seconds or DEFAULT_SECONDS
-    if seconds <= 0:
-        print(f'infinitevl demo: --seconds is {seconds}, expected more than 0', file=sys.stderr)
-        return 2
-    if arguments.video:
-        rate, frames = video_frames(arguments.video)
-        seconds = min(seconds, sum(1 for _ in frames) / rate)
+    seconds = _seconds_to_stream(arguments)
     # Nobody else's nodes, and nobody else sees these.
     os.environ['ROS_DOMAIN_ID'] = str(random.randrange(1, 102))
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
@@ -167,6 +163,20 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     _show(report, viewer.frames, source, seconds, arguments)
     return 0 if report.frames_taken and report.captions and report.answers else 1
+
+
+def _seconds_to_stream(arguments: argparse.Namespace) -> float:
+    """Length of the stream; ValueError, before anything starts, for an argument at fault."""
+    for path in filter(None, (arguments.json, arguments.picture)):
+        if not path.absolute().parent.is_dir():
+            raise ValueError(f'{path}: no such folder to write to')
+    seconds = DEFAULT_SECONDS if arguments.seconds is None else arguments.seconds
+    if not 0 < seconds < math.inf:
+        raise ValueError(f'--seconds is {seconds}, expected more than 0')
+    if not arguments.video:
+        return seconds
+    rate, frames = video_frames(arguments.video)
+    return sum(1 for _ in itertools.islice(frames, math.ceil(seconds * rate))) / rate
 
 
 def printable(text: str) -> str:
@@ -218,9 +228,13 @@ def _stream(
 
 def _node_command(model: Path, seconds: float) -> list[str]:
     """The installed node, as `ros2 run` would start it."""
-    from ament_index_python.packages import get_package_prefix
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
-    node = Path(get_package_prefix('infinitevl_ros')) / 'lib/infinitevl_ros/infinitevl_node'
+    try:
+        prefix = Path(get_package_prefix('infinitevl_ros'))
+    except PackageNotFoundError:
+        raise ValueError('the demo runs the ROS package: build it with colcon first') from None
+    node = prefix / 'lib/infinitevl_ros/infinitevl_node'
     parameters = {
         'model': model,
         'caption_period': max(1.0, min(5.0, seconds / 7)),

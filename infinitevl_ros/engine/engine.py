@@ -104,7 +104,7 @@ class StreamingEngine:
         """
         folder = Path(path).expanduser()
         try:
-            torch.empty(0, device=device)
+            torch.ones(1, device=device).item()
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f'device "{device}" cannot be used: {error}') from None
         if dtype is None:

@@ -84,13 +84,22 @@ class FrameCounts:
     seconds: float = 0.0  # wall time the newest frame took
 
 
+@dataclass
+class Lane:
+    """Tickets that are answered one after the other; `answer` is the first one's, once begun."""
+
+    tickets: deque[Ticket] = field(default_factory=deque)
+    answer: Answer | None = None
+
+
 class Scheduler:
     """Runs an engine on a thread of its own. All methods may be called from any thread.
 
     Per memory the newest frame waits in a slot, an older one that was not taken is counted as
-    dropped. Questions queue, at most `max_questions`; each ends by its last word, its deadline or
-    its cancellation. `on_frame(memory)` follows every frame taken and `on_frame_error(memory,
-    error)` every one refused; both run on the scheduler's thread and must not block.
+    dropped. Questions queue, at most `max_questions`; captions have a lane of their own, so that
+    neither keeps the other waiting. Each ends by its last word, its deadline or its cancellation.
+    `on_frame(memory)` follows every frame taken and `on_frame_error(memory, error)` every one
+    refused; both run on the scheduler's thread and must not block.
     """
 
     def __init__(
@@ -100,6 +109,7 @@ class Scheduler:
         on_frame: Callable[[VisualMemory], None] | None = None,
         on_frame_error: Callable[[VisualMemory, Exception], None] | None = None,
     ):
+        """The engine must have a branch for each of the two lanes."""
         self._engine = engine
         self._max_questions = max_questions
         self._on_frame, self._on_frame_error = on_frame, on_frame_error
@@ -107,8 +117,8 @@ class Scheduler:
         self._frames: dict[VisualMemory, tuple[FrameSource, int]] = {}
         self._counts: WeakKeyDictionary[VisualMemory, FrameCounts] = WeakKeyDictionary()
         self._calls: deque[Callable[[], None]] = deque()
-        self._tickets: deque[Ticket] = deque()  # the first one is being answered
-        self._answer: Answer | None = None  # of the first ticket, once begun
+        self._questions, self._captions = Lane(), Lane()
+        self._lanes = deque((self._questions, self._captions))  # the next one's turn is first
         self._owed = 0.0  # seconds of decoding due before the next frame
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='infinitevl', daemon=True)
@@ -135,18 +145,22 @@ class Scheduler:
     ) -> Ticket:
         """Queue a question; it is asked of what the memory holds when its turn comes.
 
-        Raises QueueFullError at once when no more fit.
+        `timeout` [s] counts from now. Raises QueueFullError at once when no more fit.
         """
-        deadline = time.monotonic() + timeout
-        ticket = Ticket(memory, question, sampling or Sampling(), deadline, on_done, on_piece)
-        with self._wake:
-            if self._closing:
-                raise QueueFullError('shutting down')
-            if len(self._tickets) >= self._max_questions:
-                raise QueueFullError(f'{len(self._tickets)} questions are waiting already')
-            self._tickets.append(ticket)
-            self._wake.notify()
-        return ticket
+        ticket = _ticket(memory, question, sampling, timeout, on_done, on_piece)
+        return self._queue(self._questions, ticket)
+
+    def caption(
+        self,
+        memory: VisualMemory,
+        prompt: str,
+        on_done: Callable[[Outcome], None],
+        sampling: Sampling | None = None,
+        timeout: float = 60.0,
+    ) -> Ticket:
+        """Queue a question of the node's own, beside those of others."""
+        ticket = _ticket(memory, prompt, sampling, timeout, on_done, None)
+        return self._queue(self._captions, ticket)
 
     def call(self, function: Callable[[], None]) -> None:
         """Run a function on the scheduler's thread soon, between frames and tokens.
@@ -159,13 +173,29 @@ class Scheduler:
             self._calls.append(function)
             self._wake.notify()
 
+    def reset(self, memory: VisualMemory, on_done: Callable[[int], None]) -> None:
+        """Forget all that `memory` holds, also a frame that waits to be taken.
+
+        `on_done(frames)` tells how many there were. Raises RuntimeError when closing.
+        """
+
+        def reset() -> None:
+            with self._wake:
+                self._counts[memory].dropped += self._frames.pop(memory, None) is not None
+            frames = memory.frames
+            memory.reset()
+            on_done(frames)
+
+        self._counts.setdefault(memory, FrameCounts())
+        self.call(reset)
+
     def counts(self, memory: VisualMemory) -> FrameCounts:
         return self._counts.get(memory, FrameCounts())
 
     @property
     def waiting(self) -> int:
         """Questions that wait or are being answered."""
-        return len(self._tickets)
+        return len(self._questions.tickets)
 
     def close(self) -> None:
         """End every question and the thread."""
@@ -174,16 +204,30 @@ class Scheduler:
             self._wake.notify()
         self._thread.join()
 
+    def _queue(self, lane: Lane, ticket: Ticket) -> Ticket:
+        with self._wake:
+            if self._closing:
+                raise QueueFullError('shutting down')
+            if len(lane.tickets) >= self._max_questions:
+                raise QueueFullError(f'{len(lane.tickets)} questions are waiting already')
+            lane.tickets.append(ticket)
+            self._wake.notify()
+        return ticket
+
+    @property
+    def _answering(self) -> bool:
+        return any(lane.tickets for lane in self._lanes)
+
     def _run(self) -> None:
         while not self._closing:
             with self._wake:
-                while not (self._closing or self._calls or self._frames or self._tickets):
+                while not (self._closing or self._calls or self._frames or self._answering):
                     self._wake.wait()
                 if self._closing:
                     break
                 call = self._calls.popleft() if self._calls else None
                 frame = None
-                if call is None and self._frames and not (self._tickets and self._owed > 0):
+                if call is None and self._frames and not (self._answering and self._owed > 0):
                     memory = next(iter(self._frames))
                     frame = (memory, *self._frames.pop(memory))
             self._end_overdue()
@@ -191,10 +235,11 @@ class Scheduler:
                 _guarded(call)
             elif frame is not None:
                 self._take_frame(*frame)
-            elif self._tickets:
+            else:
                 self._answer_step()
-        for ticket in list(self._tickets):
-            self._end(ticket, 'the node is shutting down')
+        for lane in self._lanes:
+            while lane.tickets:
+                self._end(lane, lane.tickets[0], 'the node is shutting down')
         while self._calls:
             _guarded(self._calls.popleft())
 
@@ -213,38 +258,44 @@ class Scheduler:
             if self._on_frame:
                 _guarded(self._on_frame, memory)
         counts.seconds = time.monotonic() - began
-        self._owed = counts.seconds * ANSWER_SHARE / (1 - ANSWER_SHARE) if self._tickets else 0.0
+        due = counts.seconds * ANSWER_SHARE / (1 - ANSWER_SHARE)
+        self._owed = due if self._answering else 0.0
 
     def _end_overdue(self) -> None:
         """Also those that still wait: their places are free again at once."""
-        for ticket in list(self._tickets):
-            if reason := ticket.overdue:
-                self._end(ticket, reason)
+        for lane in self._lanes:
+            for ticket in list(lane.tickets):
+                if reason := ticket.overdue:
+                    self._end(lane, ticket, reason)
 
     def _answer_step(self) -> None:
-        """One token of the first ticket's answer, or one part of its question."""
+        """One token of an answer, or one part of its question; the lanes take turns."""
+        self._lanes.rotate(-1)
+        lane = next((lane for lane in self._lanes if lane.tickets), None)
+        if lane is None:
+            return
         began = time.monotonic()
-        ticket = self._tickets[0]
+        ticket = lane.tickets[0]
         try:
-            if self._answer is None:
-                self._answer = self._engine.ask(ticket.memory, ticket.question, ticket.sampling)
-            piece = self._answer.step()
+            if lane.answer is None:
+                lane.answer = self._engine.ask(ticket.memory, ticket.question, ticket.sampling)
+            piece = lane.answer.step()
         except Exception as error:  # the question's fault or the engine's: the client is told
-            self._end(ticket, str(error) or type(error).__name__)
+            self._end(lane, ticket, str(error) or type(error).__name__)
         else:
             if piece and ticket.on_piece:
                 _guarded(ticket.on_piece, piece)
-            if self._answer.finish:
-                self._end(ticket, '')
+            if lane.answer.finish:
+                self._end(lane, ticket, '')
         self._owed -= time.monotonic() - began
 
-    def _end(self, ticket: Ticket, message: str) -> None:
+    def _end(self, lane: Lane, ticket: Ticket, message: str) -> None:
         """Close a ticket and its answer, if that has begun. No message means success."""
         answer = None
         with self._wake:
-            if ticket is self._tickets[0]:
-                answer, self._answer = self._answer, None
-            self._tickets.remove(ticket)
+            if ticket is lane.tickets[0]:
+                answer, lane.answer = lane.answer, None
+            lane.tickets.remove(ticket)
         seconds = time.monotonic() - ticket.began
         if answer is None:
             outcome = Outcome(False, message=message, seconds=seconds, frames=ticket.memory.frames)
@@ -261,6 +312,18 @@ class Scheduler:
                 answer.newest_stamp,
             )
         _guarded(ticket.on_done, outcome)
+
+
+def _ticket(
+    memory: VisualMemory,
+    question: str,
+    sampling: Sampling | None,
+    timeout: float,
+    on_done: Callable[[Outcome], None],
+    on_piece: Callable[[str], None] | None,
+) -> Ticket:
+    deadline = time.monotonic() + timeout
+    return Ticket(memory, question, sampling or Sampling(), deadline, on_done, on_piece)
 
 
 def _guarded(function: Callable[..., None], *arguments: object) -> None:

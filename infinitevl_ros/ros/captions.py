@@ -9,7 +9,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from infinitevl_ros.msg import Caption
 
-from ..engine import Outcome, QueueFullError, Sampling, Scheduler, VisualMemory
+from ..engine import Outcome, QueueFullError, Sampling, Scheduler, Ticket, VisualMemory
 from . import stamps
 
 
@@ -25,11 +25,14 @@ class Captions:
         # Late joiners get the newest caption.
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._publisher = node.create_publisher(Caption, '~/captions', latched)
+        self._pending: Ticket | None = None
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew with the next frame."""
-        self._pending = False
+        """Begin anew with the next frame; a caption under way is about what is forgotten."""
+        if self._pending is not None:
+            self._pending.cancel()
+        self._pending = None
         self._last: int | None = None  # stamp of the newest frame in the caption before
 
     def on_frame(self, scheduler: Scheduler, memory: VisualMemory, frame_id: str) -> None:
@@ -40,25 +43,27 @@ class Captions:
         elapsed = memory.newest_stamp - self._last
         # Stamps that jump back (a bag that loops) are a new stretch of time.
         due = elapsed >= period or elapsed < 0
-        if not period or not due or self._pending:
+        if not period or not due or self._pending is not None:
             return
         first, self._last = self._last, memory.newest_stamp
         if elapsed < 0:
             first = memory.newest_stamp
         try:
-            scheduler.ask(
+            ticket = scheduler.caption(
                 memory,
                 self._value('caption_prompt'),
-                lambda outcome: self._publish(outcome, first, frame_id),
-                sampling=Sampling(max_tokens=self._value('max_tokens')),
-                timeout=self._value('query_timeout'),
+                lambda outcome: self._publish(ticket, outcome, first, frame_id),
+                Sampling(max_tokens=self._value('max_tokens')),
+                self._value('query_timeout'),
             )
-            self._pending = True
+            self._pending = ticket
         except QueueFullError as error:
             self._log.warning(f'no caption: {error}')
 
-    def _publish(self, outcome: Outcome, first: int, frame_id: str) -> None:
-        self._pending = False
+    def _publish(self, ticket: Ticket, outcome: Outcome, first: int, frame_id: str) -> None:
+        if ticket is not self._pending:
+            return
+        self._pending = None
         if not outcome.success:
             self._log.warning(f'no caption: {outcome.message}')
             return

@@ -11,24 +11,26 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from ..engine import Scheduler, StreamingEngine, VisualMemory
-from . import diagnostics, parameters, stamps
+from . import parameters, stamps
 from .camera import ImageSubscription
 from .captions import Captions
+from .diagnostics import Diagnostics
 from .images import TRANSPORTS
 from .questions import Questions, awaitable
 
+RCLError = rclpy_implementation.RCLError
 WARNING_PERIOD = 5.0  # seconds between warnings about bad frames
 
 
@@ -46,7 +48,6 @@ class InfiniteVLNode(Node):
         self.scheduler = Scheduler(
             self.engine, self._value('max_questions'), self._on_frame, self._on_frame_error
         )
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A callback that awaits keeps a mutually exclusive group, the default, to itself.
         awaiting = ReentrantCallbackGroup()
         self._questions = Questions(
@@ -58,9 +59,7 @@ class InfiniteVLNode(Node):
         self.camera = ImageSubscription(
             self, transport, self._value('image_reliability'), self._on_image
         )
-        # Steady: diagnostics go on when simulated time stands still.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self._diagnostics = Diagnostics(self)
         self.get_logger().info(
             f'ready: images from {self.camera.topic} ({transport}), questions at '
             f'{self.resolve_service_name("~/query")}'
@@ -91,6 +90,8 @@ class InfiniteVLNode(Node):
             None if dtype == 'auto' else getattr(torch, dtype),
             (side, side) if side else None,
         )
+        if not self.context.ok():  # asked to stop meanwhile
+            raise ExternalShutdownException
         self.get_logger().info(
             f'loaded {engine.name} in {time.monotonic() - began:.1f} s: frames of '
             f'{engine.frame_size[1]} x {engine.frame_size[0]} pixels, {engine.weights.dtype}'
@@ -103,8 +104,13 @@ class InfiniteVLNode(Node):
         if not stamp:
             # A camera that does not stamp its images: the time of arrival is the next best.
             stamp = self.get_clock().now().nanoseconds
-        self._frame_id = header.frame_id
-        self.scheduler.offer(self.memory, lambda: self._decode(message), stamp)
+
+        def pixels() -> np.ndarray:
+            """On the engine's thread, when the frame's turn has come."""
+            self._frame_id = header.frame_id
+            return self._decode(message)
+
+        self.scheduler.offer(self.memory, pixels, stamp)
 
     def _on_frame(self, memory: VisualMemory) -> None:
         """On the engine's thread, after a frame was taken."""
@@ -124,36 +130,31 @@ class InfiniteVLNode(Node):
     ) -> Trigger.Response:
         future, done = awaitable(self)
 
-        def reset() -> None:
-            frames = self.memory.frames
-            self.memory.reset()
+        def forgotten(frames: int) -> None:
             self._captions.reset()
             done(frames)
 
-        self.scheduler.call(reset)
+        self.scheduler.reset(self.memory, forgotten)
         response.success, response.message = True, f'forgot {await future} frames'
         return response
-
-    def _publish_diagnostics(self) -> None:
-        array = DiagnosticArray(status=[diagnostics.status(self)])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 1 when it cannot start."""
-    node = None
+    node, initialised = None, False
     try:
         rclpy.init(args=arguments)
+        initialised = True
         node = InfiniteVLNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (ValueError, ParameterException) as error:
-        print(f'infinitevl_node: {error}', file=sys.stderr)
-        return 1
+    except (ValueError, ParameterException, RCLError) as error:
+        if not initialised or rclpy.ok():  # else asked to stop while it was starting
+            print(f'infinitevl_node: {error}', file=sys.stderr)
+            return 1
     finally:
         # A second Ctrl-C (launch sends one too) must not break into the shutdown.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

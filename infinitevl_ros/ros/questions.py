@@ -8,6 +8,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
 from infinitevl_ros.action import Ask
@@ -45,7 +46,11 @@ class Questions:
         self._node, self._scheduler, self._memory = node, scheduler, memory
         self._value, self._why_no_frame = value, why_no_frame
         self._tickets: dict[bytes, Ticket] = {}
-        node.create_service(Query, '~/query', self._on_query, callback_group=group)
+        # Deep enough that a burst is told to be too much instead of being lost.
+        burst = QoSProfile(depth=1000)
+        node.create_service(
+            Query, '~/query', self._on_query, qos_profile=burst, callback_group=group
+        )
         self._server = ActionServer(
             node,
             Ask,

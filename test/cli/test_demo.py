@@ -69,6 +69,9 @@ def test_a_video_file(tmp_path, checkpoint):
         (['--video', 'none.mp4'], 'none.mp4: no such file'),
         (['--video', 'text.mp4'], 'text.mp4: not a video'),
         (['--seconds', '-1'], '--seconds is -1.0, expected more than 0'),
+        (['--seconds', '0'], '--seconds is 0.0, expected more than 0'),
+        (['--seconds', 'nan'], '--seconds is nan, expected more than 0'),
+        (['--json', 'nowhere/demo.json'], 'nowhere/demo.json: no such folder'),
     ],
 )
 def test_input_at_fault_is_said_in_one_line(tmp_path, arguments, said):

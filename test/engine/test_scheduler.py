@@ -225,18 +225,36 @@ def test_a_question_before_the_first_frame(stream):
     assert stream.ask()[1].get(timeout=10).message == 'no frame seen yet'
 
 
-def test_calls_run_between_frames(stream):
+def test_a_caption_does_not_wait_for_an_answer_nor_the_other_way_round(stream):
     stream.take()
-    done = threading.Event()
+    question, answered = stream.ask(sampling=LONG)
+    captions = queue.Queue()
+    short = Sampling(max_tokens=5)
+    stream.scheduler.caption(stream.memory, 'what?', captions.put, short)
+    assert captions.get(timeout=10).tokens == 5
+    caption = stream.scheduler.caption(stream.memory, 'what?', captions.put, LONG)
+    question.cancel()
+    assert answered.get(timeout=10).message == 'cancelled'
+    assert stream.ask(sampling=short)[1].get(timeout=10).tokens == 5
+    assert captions.empty()
+    caption.cancel()
+    assert captions.get(timeout=10).message == 'cancelled'
 
-    def reset():
-        stream.memory.reset()
-        done.set()
 
+def test_a_reset_goes_between_tokens_and_takes_the_waiting_frame_along(stream):
+    stream.take()
+    blocked, leave = threading.Event(), threading.Event()
+    stream.scheduler.call(lambda: blocked.set() or leave.wait(10))
+    assert blocked.wait(10)
     stream.ask(sampling=LONG)
-    stream.scheduler.call(reset)
-    assert done.wait(10)
+    stream.frame()
+    forgotten = queue.Queue()
+    stream.scheduler.reset(stream.memory, forgotten.put)
+    leave.set()
+    assert forgotten.get(timeout=10) == 1
+    time.sleep(0.1)
     assert stream.memory.frames == 0
+    assert (stream.counts.received, stream.counts.taken, stream.counts.dropped) == (2, 1, 1)
 
 
 def test_failing_callbacks_do_not_end_the_thread(stream):
