@@ -61,7 +61,7 @@ def test_decoding_an_answer_stops_nothing(start, connect):
     assert not answer.done(), 'the answer must outlast all this for it to mean anything'
     client.wait(handle.cancel_goal_async())
     result = client.wait(answer).result
-    assert result.tokens > 100
+    assert result.tokens > 10
     assert result.frames_seen == 3
 
 
