@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -379,3 +381,13 @@ def test_bfloat16_runs(checkpoint):
     memory = filled(engine, 40)
     assert ''.join(engine.ask(memory, 'what?', Sampling(max_tokens=10)))
     assert memory.nbytes < StreamingEngine.from_checkpoint(checkpoint).new_memory().nbytes
+
+
+def test_loading_the_engine_loads_nothing_of_the_gpus_tool_chain():
+    code = (
+        'import sys, infinitevl_ros.engine\n'
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "print(*loaded & {'triton', 'fla', 'flash_attn', 'transformers'})"
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout.strip()) == (0, ''), result.stderr
