@@ -67,11 +67,11 @@ def test_decoding_an_answer_stops_nothing(start, connect):
 
 def test_two_clients_at_once(start, connect):
     start(max_tokens=6, caption_period=0.0)
-    client = connect()
-    client.stream(3)
-    client.wait_value('frames_taken', lambda taken: taken == 3)
-    futures = [client.ask_async(f'question {i}') for i in range(4)]
-    assert all(client.wait(future).success for future in futures)
+    clients = [connect(), connect()]
+    clients[0].stream(3)
+    clients[0].wait_value('frames_taken', lambda taken: taken == 3)
+    futures = [client.ask_async(f'question {i}') for i in range(2) for client in clients]
+    assert all(clients[0].wait(future).success for future in futures)
 
 
 def test_an_answer_streams_and_agrees_with_the_service(start, connect):
@@ -173,9 +173,10 @@ def test_bad_frames_are_warned_of_once_and_survived(start, connect):
         {'height': 0},
         {'data': array.array('B')},
     ]
-    for i, changes in enumerate(bad, start=1):
+    for changes in bad:
         client.publish(client.image(**changes))
-        client.wait_value('frames_failed', lambda failed, i=i: failed == i)
+        time.sleep(0.1)
+    client.wait_value('frames_failed', lambda failed: failed == len(bad))
     assert client.statuses[-1].level == b'\x01'
     assert node.log.count('frame refused') == 1
     assert 'encoding "yuv9" is not supported' in node.log
@@ -187,10 +188,11 @@ def test_bad_frames_are_warned_of_once_and_survived(start, connect):
 def test_encodings_over_dds(start, connect):
     start(caption_period=0.0)
     client = connect()
-    for i, (encoding, (channels, _)) in enumerate(ENCODINGS.items(), start=1):
+    for encoding, (channels, _) in ENCODINGS.items():
         pixels = np.random.default_rng(0).integers(0, 256, (48, 64, channels), np.uint8)
         client.publish(client.image(pixels, encoding=encoding))
-        client.wait_value('frames_taken', lambda taken, i=i: taken == i)
+        time.sleep(0.2)
+    client.wait_value('frames_taken', lambda taken: taken == len(ENCODINGS))
 
 
 def test_compressed_images(start, connect):
