@@ -68,7 +68,7 @@ class Viewer:
         self.status: dict[str, str] = {}
         self._query = Query
         self._first_stamp: float | None = None
-        self._recent: dict[float, np.ndarray] = {}
+        self.recent: dict[float, np.ndarray] = {}
         rclpy.init()
         self.node = rclpy.create_node('demo')
         self.node.create_subscription(Image, 'image', self._on_image, 1)
@@ -114,18 +114,18 @@ class Viewer:
         pixels = np.frombuffer(message.data, np.uint8)
         pixels = pixels.reshape(message.height, message.width, 3)
         size = (THUMBNAIL_WIDTH, THUMBNAIL_WIDTH * message.height // message.width)
-        self._recent[stamp] = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        while len(self._recent) > RECENT_FRAMES:
-            del self._recent[next(iter(self._recent))]
+        self.recent[stamp] = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        while len(self.recent) > RECENT_FRAMES:
+            del self.recent[next(iter(self.recent))]
 
     def _on_caption(self, message) -> None:
         stamp = _seconds(message.last_stamp)
         since = stamp - (stamp if self._first_stamp is None else self._first_stamp)
         self.report.captions.append({'stamp': since, 'text': message.text})
         print(f'  {since:5.1f} s  {printable(message.text)}', flush=True)
-        if self._recent:
-            nearest = min(self._recent, key=lambda other: abs(other - stamp))
-            self.frames.append(Frame(since, self._recent[nearest], message.text))
+        if self.recent:
+            nearest = min(self.recent, key=lambda other: abs(other - stamp))
+            self.frames.append(Frame(since, self.recent[nearest], message.text))
 
     def _on_status(self, message) -> None:
         for status in message.status:
@@ -207,7 +207,7 @@ def _stream(
     if video:
         command += ['--video', str(video)]
     camera = stack.enter_context(_process(command, stdout=subprocess.PIPE, text=True))
-    viewer.spin_until(lambda: bool(viewer._recent), 30.0, camera)
+    viewer.spin_until(lambda: bool(viewer.recent), 30.0, camera)
     began = time.monotonic()
     for i, question in enumerate(QUESTIONS, start=1):
         due = began + seconds * i / (len(QUESTIONS) + 0.2)
@@ -237,7 +237,7 @@ def _node_command(model: Path, seconds: float) -> list[str]:
     node = prefix / 'lib/infinitevl_ros/infinitevl_node'
     parameters = {
         'model': model,
-        'caption_period': max(1.0, min(5.0, seconds / 7)),
+        'caption_period': min(5.0, seconds / 7),
         'max_tokens': 24,
     }
     command = [sys.executable, str(node), '--ros-args', '--log-level', 'warn']
