@@ -9,6 +9,7 @@ import sys
 # Command: its module, with add_arguments(parser) and run(arguments) -> exit code, and its help.
 COMMANDS = {
     'demo': ('demo', 'a camera stream captioned and asked about, over real DDS'),
+    'bench': ('bench', 'how fast this machine takes frames and answers, against its limits'),
     'verify': ('verify', 'compare the network with golden vectors'),
     'random-checkpoint': (
         'random_checkpoint',

@@ -50,7 +50,7 @@ def write_random_checkpoint(folder: str | Path, seed: int = 0) -> Path:
     sizes = ModelConfig.from_dict(config, 'the random checkpoint')
     generator = torch.Generator().manual_seed(seed)
     tensors = {
-        name: _initial(name, shape, generator).to(torch.bfloat16)
+        name: initial(name, shape, generator).to(torch.bfloat16)
         for name, shape in tensor_shapes(sizes).items()
     }
     save_file(tensors, folder / 'model.safetensors', {'format': 'pt'})
@@ -129,19 +129,20 @@ def _config(tokenizer: Tokenizer) -> dict:
     }
 
 
-def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Values that keep activations near unit size; decays as Gated DeltaNet is trained from."""
+    empty = torch.empty(shape, device=generator.device)
     if name.endswith('.A_log'):
-        return torch.empty(shape).uniform_(1, 16, generator=generator).log()
+        return empty.uniform_(1, 16, generator=generator).log()
     if name.endswith('.dt_bias'):
-        step = torch.empty(shape).uniform_(math.log(1e-3), math.log(1e-1), generator=generator)
+        step = empty.uniform_(math.log(1e-3), math.log(1e-1), generator=generator)
         return step.exp().expm1().log()  # the inverse of softplus
     if name.endswith('.bias'):
-        return torch.zeros(shape)
+        return empty.zero_()
     if len(shape) == 1:
-        return torch.ones(shape)
+        return empty.fill_(1)
     fan_in = math.prod(shape[1:])
-    return torch.randn(shape, generator=generator) * fan_in**-0.5
+    return empty.normal_(generator=generator) * fan_in**-0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

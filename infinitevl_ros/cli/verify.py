@@ -121,8 +121,10 @@ def _memory(state: StreamState, name: str, wanted: Tensor) -> Tensor:
         return state.layer(int(layer), what)[0, :, slots]
     if what == 'recurrent_state':
         return state.layer(int(layer), 'recurrent')[0]
-    parts = state.layer(int(layer), 'conv')[0].split(state.config.linear_splits[:3])
-    return parts['qkv'.index(what[-1])]
+    width = state.config.conv_size
+    steps = torch.arange(width, device=wanted.device)
+    conv = state.layer(int(layer), 'conv')[0, (state['tokens'] + steps) % width]
+    return conv.split(state.config.linear_splits[:3], 1)['qkv'.index(what[-1])].T
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

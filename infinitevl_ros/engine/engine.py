@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..model import decoder, vision
+from ..model import kernels
 from ..model.checkpoint import load_checkpoint, read_json
 from ..model.config import CheckpointError
-from ..model.state import StreamState
+from ..model.kernels import plain
 from ..model.weights import Weights
 from .memory import VisualMemory
+from .options import Options
 from .prompt import Prompt, TextStream
+from .runner import Decoding, Picture, PlainRunner, Runner
+from .sampling import Sampling
+from .steps import Geometry
 
 # The published streaming demo's; a checkpoint may name its own in preprocessor_config.json.
 DEFAULT_FRAME_SIZE = (448, 448)
@@ -26,31 +29,16 @@ CAPTION_PROMPT = 'Describe what happens in the video.'
 MAX_QUESTION_TOKENS = 2048
 # Far more than any such question has: looked at before the tokenizer spends time on it.
 MAX_QUESTION_CHARACTERS = 32768
-# Stamps further apart are a change of clock or a pause, not time that the stream has seen.
-LONGEST_GAP = 3600 * 1_000_000_000
-# Sampling colder than this overflows and is greedy in all but name.
-MIN_TEMPERATURE = 1e-3
 NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How an answer is drawn: greedy at temperature 0, else by temperature and nucleus `top_p`."""
+class Frame:
+    """One camera frame: RGB uint8 [height, width, 3] of any size; `stamp` in nanoseconds."""
 
-    max_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f'max_tokens is {self.max_tokens}, expected at least 1')
-        if not 0.0 <= self.temperature < float('inf'):
-            raise ValueError(f'temperature is {self.temperature}, expected 0 or more')
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f'top_p is {self.top_p}, expected more than 0 and at most 1')
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise ValueError(f'seed is {self.seed}, expected 0 to 2**63 - 1')
+    memory: VisualMemory
+    pixels: np.ndarray
+    stamp: int
 
 
 class StreamingEngine:
@@ -66,26 +54,19 @@ class StreamingEngine:
         prompt: Prompt,
         frame_size: tuple[int, int] = DEFAULT_FRAME_SIZE,
         name: str = 'model',
-        branches: int = 2,
+        options: Options | None = None,
+        fp8: bool = False,
     ):
-        """`frame_size` is (height, width) in pixels; `branches` limits the answers under way."""
-        config = weights.config.vision
-        unit = config.patch_size * config.spatial_merge_size
-        if any(side < unit or side % unit for side in frame_size):
-            raise ValueError(f'frame_size is {frame_size}, expected multiples of {unit} pixels')
-        self.weights, self.prompt = weights, prompt
-        self.frame_size, self.name = tuple(frame_size), name
-        self._grid = tuple(side // config.patch_size for side in frame_size)
-        rows, columns = (side // unit for side in frame_size)
-        self.tokens_per_frame = rows * columns
+        """`frame_size` is (height, width) in pixels; `fp8` rounds projections to 8 bits."""
+        options = options or Options()
+        geometry = Geometry.of(weights, frame_size)
+        weights = kernels.fastest(weights, fp8)
+        self.weights, self.prompt, self.options, self.name = weights, prompt, options, name
+        self.frame_size, self.tokens_per_frame = geometry.frame_size, geometry.tokens
         with torch.no_grad():
-            cells = torch.arange(rows * columns, device=weights.device)
-            # Row and column of each token; the time is added to the first axis.
-            self._cells = torch.stack((torch.zeros_like(cells), cells // columns, cells % columns))
-            self._primed = self._new_state()
-            self._prefill(self._primed, prompt.header)
-            self._primed['origin'].copy_(self._primed['largest'] + 1)
-            self._free = [self.new_memory() for _ in range(branches)]
+            self._runner = _runner(weights, geometry, options)
+            self._primed = self._runner.prime(prompt.header(options.prompt_layout))
+            self._free = [self.new_memory() for _ in range(options.branches)]
 
     @classmethod
     def from_checkpoint(
@@ -94,13 +75,15 @@ class StreamingEngine:
         device: str = 'cpu',
         dtype: torch.dtype | None = None,
         frame_size: tuple[int, int] | None = None,
-        branches: int = 2,
+        options: Options | None = None,
+        fp8: bool = False,
     ) -> StreamingEngine:
         """Load a checkpoint folder.
 
         `dtype` defaults to float32 on the CPU and bfloat16 elsewhere; `frame_size` (height, width)
-        to the checkpoint's own, else 448 x 448. Raises CheckpointError, or ValueError for a
-        device or frame size that cannot be used.
+        to the checkpoint's own, else 448 x 448; `fp8` rounds the weights and inputs of projections
+        to 8 bits, on GPUs that multiply those. Raises CheckpointError, or ValueError for a device
+        or frame size that cannot be used.
         """
         folder = Path(path).expanduser()
         try:
@@ -112,54 +95,95 @@ class StreamingEngine:
         with torch.no_grad():
             weights = load_checkpoint(folder, device, dtype)
         prompt = Prompt(folder, weights.config)
-        size = frame_size or _frame_size(folder)
-        return cls(weights, prompt, size, folder.resolve().name, branches)
+        size = frame_size or cls.frame_size_of(folder)
+        return cls(weights, prompt, size, folder.resolve().name, options, fp8)
+
+    @staticmethod
+    def frame_size_of(folder: Path) -> tuple[int, int]:
+        """Height and width that a checkpoint wants its frames in."""
+        file = folder / 'preprocessor_config.json'
+        if not file.is_file():
+            return DEFAULT_FRAME_SIZE
+        size = read_json(file).get('size')
+        if not isinstance(size, dict) or not {'height', 'width'} <= size.keys():
+            return DEFAULT_FRAME_SIZE
+        try:
+            return int(size['height']), int(size['width'])
+        except (TypeError, ValueError):
+            raise CheckpointError(f'{file}: size {size} is not a height and a width') from None
+
+    @property
+    def lookahead(self) -> int:
+        """Tokens of an answer that are under way before the one before them is known."""
+        return self._runner.lookahead
+
+    @property
+    def frames_at_once(self) -> int:
+        """How many frames of different memories are best taken together."""
+        return self._runner.pictures_at_once
 
     @torch.no_grad()
     def new_memory(self) -> VisualMemory:
-        """An empty memory for one camera."""
+        """An empty memory for one camera; RuntimeError when the GPU has room for no more."""
         return VisualMemory(
-            self._new_state(),
+            self._runner.new_state(),
             self._primed,
             self.name,
             self.weights.fingerprint,
             self.frame_size,
         )
 
-    @torch.no_grad()
     def ingest(self, memory: VisualMemory, frame: np.ndarray, stamp: int) -> None:
         """Take a frame, RGB uint8 [height, width, 3] of any size, into `memory`.
 
         `stamp` is its time in nanoseconds. Time in the memory goes on by the difference to the
-        frame before; a jump back, or of more than an hour, counts as none. Raises ValueError for
-        anything that is not such a frame; the memory is then as it was. Should the device fail in
-        the middle of a frame, the memory is reset before the error is raised.
+        frame before; a jump back, or of more than an hour, counts as none. With two frames a grid,
+        every first one waits in `memory` for the second. Raises ValueError for anything that is
+        not such a frame; the memory is then as it was. Should the device fail in the middle of a
+        frame, the memory is reset before the error is raised.
         """
+        self.ingest_together([Frame(memory, np.asarray(frame), operator.index(stamp))])
+
+    def check_frame(self, memory: VisualMemory, frame: np.ndarray) -> None:
+        """Raise the ValueError that `ingest` would, if the frame cannot be taken."""
         self._check_own(memory)
-        stamp = operator.index(stamp)
-        frame = np.asarray(frame)
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or not frame.size:
             raise ValueError(
                 f'a frame must be RGB uint8 [height, width, 3], found {frame.dtype} '
                 f'{list(frame.shape)}'
             )
-        pixels = torch.from_numpy(np.require(frame, requirements=['C', 'W']))
-        pixels = pixels.to(self.weights.device)
-        pixels = vision.resize(pixels, self.frame_size)
-        patches = vision.patchify(pixels, self.weights.config.vision, self.weights.dtype)
-        tokens = vision.encode(self.weights, patches[None], self._grid)
-        gap = 0 if memory.newest_stamp is None else stamp - memory.newest_stamp
-        elapsed = memory.elapsed + (gap if 0 <= gap <= LONGEST_GAP else 0)
+
+    @torch.no_grad()
+    def ingest_together(self, frames: Sequence[Frame]) -> None:
+        """Take frames of different memories at once, see `ingest`; at most `frames_at_once`.
+
+        An error leaves none of them taken.
+        """
+        if len(frames) > self.frames_at_once or len({f.memory for f in frames}) < len(frames):
+            raise ValueError(f'expected at most {self.frames_at_once} frames, each of a memory')
+        for frame in frames:
+            self.check_frame(frame.memory, frame.pixels)
+        pictures = []
+        for frame in frames:
+            parts = [*frame.memory.waiting, frame.pixels]
+            if len(parts) == self.options.frames_per_grid:
+                seconds = frame.memory.elapsed_at(frame.stamp) // NANOSECONDS
+                # Whole seconds, as the published demo steps it.
+                time = seconds * self.weights.config.vision.tokens_per_second
+                pictures.append(Picture(frame.memory.state, parts, time))
+                parts = []
+            else:
+                parts[-1] = parts[-1].copy()  # whoever made it may use its buffer again
+            frame.memory.waiting = parts
         try:
-            self._append_frame(memory.state, tokens, elapsed // NANOSECONDS)
+            if pictures:
+                self._runner.ingest(pictures)
         except BaseException:
-            memory.reset()  # some layers have the frame and some do not
+            for frame in frames:
+                frame.memory.reset()  # some layers have the frame and some do not
             raise
-        memory.frames += 1
-        memory.elapsed = elapsed
-        memory.newest_stamp = stamp
-        if memory.first_stamp is None:
-            memory.first_stamp = stamp
+        for frame in frames:
+            frame.memory.count(frame.stamp)
 
     def ask(self, memory: VisualMemory, question: str, sampling: Sampling | None = None) -> Answer:
         """Ask about all that `memory` has seen up to now; iterate over the answer to get its text.
@@ -171,14 +195,14 @@ class StreamingEngine:
         self._check_own(memory)
         if not question.strip():
             raise ValueError('the question is empty')
-        if not memory.frames:
+        if memory.frames == len(memory.waiting):
             raise ValueError('no frame seen yet')
         if len(question) > MAX_QUESTION_CHARACTERS:
             raise ValueError(
                 f'the question is {len(question)} characters long, at most '
                 f'{MAX_QUESTION_CHARACTERS} fit'
             )
-        tokens = self.prompt.question(question)
+        tokens = self.prompt.question(question, self.options.prompt_layout)
         if len(tokens) > MAX_QUESTION_TOKENS:
             raise ValueError(
                 f'the question is {len(tokens)} tokens long, at most {MAX_QUESTION_TOKENS} fit'
@@ -186,9 +210,11 @@ class StreamingEngine:
         if not self._free:
             raise RuntimeError('too many open answers: finish or close one first')
         branch = self._free.pop()
+        sampling = sampling or Sampling()
         with torch.no_grad():
             branch.copy_(memory)
-        return Answer(self, branch, tokens, sampling or Sampling())
+            decoding = self._runner.begin(branch.state, sampling)
+        return Answer(self, branch, tokens, sampling, decoding)
 
     def caption(
         self, memory: VisualMemory, prompt: str = CAPTION_PROMPT, sampling: Sampling | None = None
@@ -200,35 +226,9 @@ class StreamingEngine:
         """Take back the branch of a finished answer."""
         self._free.append(branch)
 
-    @torch.no_grad()
-    def next_scores(self, branch: VisualMemory, tokens: list[int]) -> Tensor:
-        """Append text tokens to a branch; scores [vocabulary] of the token that comes next."""
-        hidden = self._prefill(branch.state, tokens)
-        return decoder.logits(self.weights, hidden[0, -1])
-
     def _check_own(self, memory: VisualMemory) -> None:
         if not memory.is_of(self._primed):
             raise ValueError('this memory was made by another engine')
-
-    def _append_frame(self, state: StreamState, tokens: Tensor, seconds: int) -> None:
-        """Image tokens [1, N, D] of a frame that is `seconds` into the stream."""
-        # Whole seconds, as the published demo steps it.
-        state['time'].fill_(seconds * self.weights.config.vision.tokens_per_second)
-        positions = self._cells.clone()
-        positions[0] += state['time']
-        decoder.decode(self.weights, tokens, (positions + state['origin'])[None], state)
-
-    def _new_state(self) -> StreamState:
-        return StreamState(
-            self.weights.config, self.tokens_per_frame, self.weights.device, self.weights.dtype
-        )
-
-    def _prefill(self, state: StreamState, tokens: list[int]) -> Tensor:
-        """Text: the same next position on all three axes. Returns normed outputs [1, T, D]."""
-        ids = torch.tensor([tokens], device=self.weights.device)
-        steps = torch.arange(1, len(tokens) + 1, device=self.weights.device)
-        positions = (state['largest'] + steps).expand(1, 3, -1)
-        return decoder.decode(self.weights, decoder.embed(self.weights, ids), positions, state)
 
 
 class Answer:
@@ -240,25 +240,29 @@ class Answer:
     """
 
     def __init__(
-        self, engine: StreamingEngine, branch: VisualMemory, prompt: list[int], sampling: Sampling
+        self,
+        engine: StreamingEngine,
+        branch: VisualMemory,
+        prompt: list[int],
+        sampling: Sampling,
+        decoding: Decoding,
     ):
         self._engine, self._branch = engine, branch
-        self._next = prompt
-        self._sampling = sampling
+        self._decoding, self._ahead = decoding, engine.lookahead
+        self._unread = prompt
+        self._drawn = 0
+        self._most = sampling.max_tokens
         self._stream = TextStream(engine.prompt)
-        self._random: torch.Generator | None = None
-        if sampling.temperature > MIN_TEMPERATURE:
-            self._random = torch.Generator(engine.weights.device)
-            if sampling.seed is None:
-                self._random.seed()
-            else:
-                self._random.manual_seed(sampling.seed)
         self._began = time.monotonic()
-        self.tokens = 0
+        self.token_ids: list[int] = []
         self.seconds = 0.0
         self.finish = ''
         self.frames = branch.frames
         self.first_stamp, self.newest_stamp = branch.first_stamp, branch.newest_stamp
+
+    @property
+    def tokens(self) -> int:
+        return len(self.token_ids)
 
     @property
     def text(self) -> str:
@@ -277,24 +281,36 @@ class Answer:
         """
         if self.finish:
             return ''
-        part = self._engine.tokens_per_frame
         try:
-            scores = self._engine.next_scores(self._branch, self._next[:part])
-            self._next = self._next[part:]
-            if self._next:
-                return ''
-            token = _draw(scores, self._sampling, self._random)
+            token = self._next_token()
         except BaseException:
             self.close()
             raise
+        if token is None:
+            return ''
         if token in self._engine.weights.config.eos_token_ids:
             return self._end('end')
-        self.tokens += 1
-        self._next = [token]
+        self.token_ids.append(token)
         piece = self._stream.push(token)
-        if self.tokens >= self._sampling.max_tokens:
+        if self.tokens >= self._most:
             return piece + self._end('length')
         return piece
+
+    @torch.no_grad()
+    def _next_token(self) -> int | None:
+        """A token, or None while the question is being taken in."""
+        if self._unread:
+            size = self._engine.tokens_per_frame
+            part, self._unread = self._unread[:size], self._unread[size:]
+            self._decoding.read(part, last=not self._unread)
+            if self._unread:
+                return None
+            self._drawn = 1
+        # A GPU goes on while the host looks at the token before.
+        while self._drawn <= self.tokens + self._ahead and self._drawn < self._most:
+            self._decoding.go_on()
+            self._drawn += 1
+        return self._decoding.token()
 
     def close(self) -> None:
         """Stop here and free the branch. Does nothing to a finished answer."""
@@ -311,25 +327,9 @@ class Answer:
         return self._stream.finish()
 
 
-def _draw(scores: Tensor, sampling: Sampling, random: torch.Generator | None) -> int:
-    if random is None:
-        return int(scores.argmax())
-    chance = torch.softmax(scores / sampling.temperature, -1)
-    chance, order = chance.sort(descending=True)
-    # The smallest set of tokens that holds top_p of the probability, never empty.
-    outside = chance.cumsum(-1) - chance >= sampling.top_p
-    chance = chance.masked_fill(outside, 0.0)
-    return int(order[torch.multinomial(chance, 1, generator=random)])
+def _runner(weights: Weights, geometry: Geometry, options: Options) -> Runner:
+    if weights.kernels is plain:
+        return PlainRunner(weights, geometry, options)
+    from .graphs import GraphRunner  # it loads the GPU's tool chain
 
-
-def _frame_size(folder: Path) -> tuple[int, int]:
-    file = folder / 'preprocessor_config.json'
-    if not file.is_file():
-        return DEFAULT_FRAME_SIZE
-    size = read_json(file).get('size')
-    if not isinstance(size, dict) or not {'height', 'width'} <= size.keys():
-        return DEFAULT_FRAME_SIZE
-    try:
-        return int(size['height']), int(size['width'])
-    except (TypeError, ValueError):
-        raise CheckpointError(f'{file}: size {size} is not a height and a width') from None
+    return GraphRunner(weights, geometry, options)

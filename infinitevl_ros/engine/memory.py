@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,7 +15,9 @@ from safetensors.torch import save_file
 from ..model.state import StreamState
 
 FORMAT = 'infinitevl_ros.visual_memory'
-VERSION = '1'
+VERSION = '2'
+# Stamps further apart [ns] are a change of clock or a pause, not time that the stream has seen.
+LONGEST_GAP = 3600 * 1_000_000_000
 
 
 class MemoryFileError(ValueError):
@@ -37,7 +40,8 @@ class VisualMemory:
     """The state of one camera's stream; made by StreamingEngine.new_memory.
 
     `frames`, `first_stamp`, `newest_stamp` and `elapsed`, the time between them without jumps of
-    the clock (all in nanoseconds), describe what went in.
+    the clock (all in nanoseconds), describe what went in. `waiting` are frames that have come but
+    wait for the next, to go in together; they count among the frames, and are not saved.
     """
 
     def __init__(
@@ -54,11 +58,13 @@ class VisualMemory:
         self._model = model
         self._fingerprint = fingerprint
         self._frame_size = f'{frame_size[0]} x {frame_size[1]}'
+        self.waiting: list[np.ndarray] = []
         self.reset()
 
     def reset(self) -> None:
         """Forget every frame."""
         self.state.copy_(self._primed)
+        self.waiting = []
         self.frames = 0
         self.elapsed = 0
         self.first_stamp: int | None = None
@@ -67,8 +73,22 @@ class VisualMemory:
     def copy_(self, other: VisualMemory) -> None:
         """Become a copy of `other`, a memory of the same engine."""
         self.state.copy_(other.state)
+        self.waiting = list(other.waiting)
         self.frames, self.elapsed = other.frames, other.elapsed
         self.first_stamp, self.newest_stamp = other.first_stamp, other.newest_stamp
+
+    def elapsed_at(self, stamp: int) -> int:
+        """What `elapsed` will be once a frame of this stamp is in."""
+        gap = 0 if self.newest_stamp is None else stamp - self.newest_stamp
+        return self.elapsed + (gap if 0 <= gap <= LONGEST_GAP else 0)
+
+    def count(self, stamp: int) -> None:
+        """Note that a frame has come in."""
+        self.frames += 1
+        self.elapsed = self.elapsed_at(stamp)
+        self.newest_stamp = stamp
+        if self.first_stamp is None:
+            self.first_stamp = stamp
 
     def is_of(self, primed: StreamState) -> bool:
         """Whether it belongs to the engine whose empty state this is."""
@@ -106,7 +126,7 @@ class VisualMemory:
             'elapsed': str(self.elapsed),
             **{name: str(stamp) for name, stamp in stamps.items() if stamp is not None},
         }
-        tensors = {name: t.cpu().contiguous() for name, t in self.state.tensors.items()}
+        tensors = {name: t.cpu().clone() for name, t in self.state.tensors.items()}
         temporary = path.with_name(f'.{path.name}.{os.getpid()}-{threading.get_ident()}')
         try:
             save_file(tensors, temporary, metadata)
@@ -140,6 +160,7 @@ class VisualMemory:
         self._check_tensors(path, tensors)
         for name, tensor in self.state.tensors.items():
             tensor.copy_(tensors[name])
+        self.waiting = []
         self.frames, self.elapsed = frames, elapsed
         self.first_stamp, self.newest_stamp = first, newest
 

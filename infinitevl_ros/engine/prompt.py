@@ -20,10 +20,10 @@ QUESTION = '\u2402question\u2403'
 class Prompt:
     """How a stream is put into words for one checkpoint.
 
-    The stream opens with `header`, the token ids of the chat template up to and including
-    <|vision_start|>; frames follow; `question(text)` closes the picture and asks, inside the same
-    user turn. The published demo puts the whole template after the video instead, so that the
-    model learns only then that a user is speaking.
+    In the layout `header_first` the stream opens with the chat template up to and including
+    <|vision_start|>; frames follow; a question closes the picture and asks, inside the same user
+    turn. In the layout `published` the stream opens with <|vision_start|> alone, and the whole
+    template follows the end of the picture: the model learns only then that a user is speaking.
     """
 
     def __init__(self, folder: Path, config: ModelConfig):
@@ -58,13 +58,20 @@ class Prompt:
                 f'{folder}: the chat template must repeat the content of a user message once, '
                 f'unchanged; it gives {text!r}'
             )
-        self.header, self._before, self._after = (
+        self._header, self._before, self._after = (
             self._control.encode(part, add_special_tokens=False).ids for part in parts
         )
 
-    def question(self, text: str) -> list[int]:
+    def header(self, layout: str) -> list[int]:
+        """Token ids that open the stream."""
+        return self._header if layout == 'header_first' else self._header[-1:]
+
+    def question(self, text: str, layout: str) -> list[int]:
         """Token ids that follow the frames: end of picture, the text, the assistant's turn."""
-        return self._before + self.encode(text) + self._after
+        before = self._before
+        if layout == 'published':
+            before = before[:1] + self._header[:-1] + before[1:]
+        return before + self.encode(text) + self._after
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; special tokens spelled out in it stay text."""

@@ -8,12 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from .engine import Answer, Sampling, StreamingEngine
+from .engine import Answer, Frame, StreamingEngine
 from .memory import VisualMemory
+from .sampling import Sampling
 
 # While frames come faster than they can be taken, answers get this part of the time.
 ANSWER_SHARE = 0.25
@@ -226,15 +228,15 @@ class Scheduler:
                 if self._closing:
                     break
                 call = self._calls.popleft() if self._calls else None
-                frame = None
-                if call is None and self._frames and not (self._answering and self._owed > 0):
-                    memory = next(iter(self._frames))
-                    frame = (memory, *self._frames.pop(memory))
+                frames = []
+                if call is None and not (self._answering and self._owed > 0):
+                    memories = islice(self._frames, self._engine.frames_at_once)
+                    frames = [(memory, *self._frames.pop(memory)) for memory in list(memories)]
             self._end_overdue()
             if call is not None:
                 _guarded(call)
-            elif frame is not None:
-                self._take_frame(*frame)
+            elif frames:
+                self._take_frames(frames)
             else:
                 self._answer_step()
         for lane in self._lanes:
@@ -243,23 +245,38 @@ class Scheduler:
         while self._calls:
             _guarded(self._calls.popleft())
 
-    def _take_frame(self, memory: VisualMemory, source: FrameSource, stamp: int) -> None:
+    def _take_frames(self, waiting: list[tuple[VisualMemory, FrameSource, int]]) -> None:
+        """Frames of different memories, together."""
         began = time.monotonic()
-        counts = self._counts[memory]
+        frames = []
+        for memory, source, stamp in waiting:
+            try:
+                pixels = source() if callable(source) else source
+                self._engine.check_frame(memory, pixels)
+            except Exception as error:  # a bad frame must not end the stream
+                self._refuse(memory, error)
+            else:
+                frames.append(Frame(memory, pixels, stamp))
         try:
-            frame = source() if callable(source) else source
-            self._engine.ingest(memory, frame, stamp)
-        except Exception as error:  # a bad frame must not end the stream
-            counts.failed += 1
-            if self._on_frame_error:
-                _guarded(self._on_frame_error, memory, error)
-        else:
+            self._engine.ingest_together(frames)
+        except Exception as error:
+            for frame in frames:
+                self._refuse(frame.memory, error)
+            frames = []
+        seconds = time.monotonic() - began
+        for frame in frames:
+            counts = self._counts[frame.memory]
             counts.taken += 1
+            counts.seconds = seconds
             if self._on_frame:
-                _guarded(self._on_frame, memory)
-        counts.seconds = time.monotonic() - began
-        due = counts.seconds * ANSWER_SHARE / (1 - ANSWER_SHARE)
+                _guarded(self._on_frame, frame.memory)
+        due = seconds * ANSWER_SHARE / (1 - ANSWER_SHARE)
         self._owed = due if self._answering else 0.0
+
+    def _refuse(self, memory: VisualMemory, error: Exception) -> None:
+        self._counts[memory].failed += 1
+        if self._on_frame_error:
+            _guarded(self._on_frame_error, memory, error)
 
     def _end_overdue(self) -> None:
         """Also those that still wait: their places are free again at once."""

@@ -6,20 +6,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
 from .config import ModelConfig
-from .state import StreamState, Window
-from .weights import Attention, Block, GatedDeltaNet, Mlp, Weights
+from .state import StreamState, Turn
+from .weights import Block, GatedDeltaNet, Weights
 
 
-def decode(weights: Weights, x: Tensor, positions: Tensor, state: StreamState) -> Tensor:
+def decode(
+    weights: Weights,
+    x: Tensor,
+    positions: Tensor,
+    state: StreamState,
+    rows: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
     """Run embedded tokens x [B, T, D] at `positions` [B, 3, T] (time, row, column).
 
-    Updates `state` in place, in blocks of at most `state.block` tokens; any split of a sequence
-    gives the same result up to rounding. Returns the outputs of the final norm [B, T, D].
+    `rows` [B] are the streams' rows of `state` (default: all of them); only the first `lengths`
+    [B] tokens count (default: all), what follows is padding whose outputs mean nothing. Updates
+    `state` in place, in blocks of at most `state.block` tokens; any split of a sequence gives the
+    same result up to rounding. Returns the outputs of the final norm [B, T, D].
     """
-    blocks = zip(x.split(state.block, 1), positions.split(state.block, 2), strict=True)
-    return torch.cat([_decode_block(weights, *block, state) for block in blocks], 1)
+    outputs = []
+    for first in range(0, x.shape[1], state.block):
+        part = slice(first, first + state.block)
+        part_positions = positions[..., part]
+        left = None if lengths is None else (lengths - first).clamp(0, part_positions.shape[-1])
+        turn = state.advance(part_positions, rows, left)
+        h = x[:, part].float()  # residuals add up in float32
+        rope = rope_tables(weights.config, part_positions)
+        for i, block in enumerate(weights.layers):
+            h = _feed_forward(weights, block, _mix(weights, i, block, h, rope, turn, state))
+        outputs.append(weights.kernels.rms_norm(h, weights.norm, weights.config.rms_norm_eps))
+    return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]
+
+
+def remember(
+    weights: Weights, x: Tensor, positions: Tensor, state: StreamState, rows: Tensor | None = None
+) -> None:
+    """Only update `state` with at most `state.block` tokens, as `decode` does.
+
+    Nothing reads the outputs, so the work stops where the last layer's state is known.
+    """
+    turn = state.advance(positions, rows)
+    rope = rope_tables(weights.config, positions)
+    x = x.float()
+    *others, last = enumerate(weights.layers)
+    for i, block in others:
+        x = _feed_forward(weights, block, _mix(weights, i, block, x, rope, turn, state))
+    _mixer(weights, *last, x, rope, turn, state)
 
 
 def embed(weights: Weights, tokens: Tensor) -> Tensor:
@@ -29,93 +63,62 @@ def embed(weights: Weights, tokens: Tensor) -> Tensor:
 
 def logits(weights: Weights, hidden: Tensor) -> Tensor:
     """Scores over the vocabulary, float32, of normed outputs [..., D]."""
-    return F.linear(hidden, weights.head).float()
+    return weights.kernels.scores(hidden, weights.head)
 
 
 def rope_tables(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine [B, 1, T, head_dim] of M-RoPE for positions [B, 3, T].
 
     Each frequency turns with one of the three axes: mrope_section tells how many go with time, row
-    and column, in that order, within each half of the head.
+    and column, in that order, within each half of the head. The angle is taken in float64: after
+    a day of video, float32 would be off by a hundredth of a turn's radian.
     """
     half = config.head_dim // 2
-    exponent = torch.arange(half, device=positions.device, dtype=torch.float32) / half
+    exponent = torch.arange(half, device=positions.device, dtype=torch.float64) / half
     axes = [
         positions[:, axis, :, None].expand(-1, -1, count)
         for axis, count in enumerate(config.mrope_section)
     ]
-    angle = torch.cat(axes, -1).float() * config.rope_theta**-exponent
+    angle = torch.cat(axes, -1).double() * config.rope_theta**-exponent
     angle = torch.cat((angle, angle), -1)[:, None]
-    return angle.cos(), angle.sin()
+    return angle.cos().float(), angle.sin().float()
 
 
-def swiglu(x: Tensor, mlp: Mlp) -> Tensor:
-    """down(SiLU(gate(x)) * up(x))."""
-    gate, up = F.linear(x, mlp.gate_up, mlp.gate_up_bias).chunk(2, -1)
-    return F.linear(F.silu(gate) * up, mlp.down, mlp.down_bias)
-
-
-def _decode_block(weights: Weights, x: Tensor, positions: Tensor, state: StreamState) -> Tensor:
-    config = weights.config
-    window = state.advance(positions)
-    rope = rope_tables(config, positions)
-    for i, block in enumerate(weights.layers):
-        h = kernels.rms_norm(x, block.norm1, config.rms_norm_eps)
-        x = x + _mix(config, i, block, h, rope, window, state)
-        h = kernels.rms_norm(x, block.norm2, config.rms_norm_eps)
-        x = x + swiglu(h, block.mlp)
-    return kernels.rms_norm(x, weights.norm, config.rms_norm_eps)
+def _mixer(
+    weights: Weights,
+    layer: int,
+    block: Block,
+    x: Tensor,
+    rope: tuple[Tensor, Tensor],
+    turn: Turn,
+    state: StreamState,
+) -> Tensor:
+    """A layer's attention or Gated DeltaNet up to its last projection; updates its state."""
+    config, kernels, mixer = weights.config, weights.kernels, block.mixer
+    eps = config.rms_norm_eps
+    if isinstance(mixer, GatedDeltaNet):
+        projected = kernels.norm_linear(x, block.norm1, eps, mixer.proj)
+        memory = state.layer(layer, 'conv'), state.layer(layer, 'recurrent')
+        return kernels.gated_delta_net(projected, mixer, *memory, turn, config)
+    qkv = kernels.norm_linear(x, block.norm1, eps, mixer.qkv, mixer.qkv_bias)
+    memory = state.layer(layer, 'keys'), state.layer(layer, 'values')
+    return kernels.sliding_attention(qkv, rope, *memory, turn, config)
 
 
 def _mix(
-    config: ModelConfig,
+    weights: Weights,
     layer: int,
     block: Block,
-    h: Tensor,
+    x: Tensor,
     rope: tuple[Tensor, Tensor],
-    window: Window,
+    turn: Turn,
     state: StreamState,
 ) -> Tensor:
-    if isinstance(block.mixer, GatedDeltaNet):
-        return _gated_delta_net(config, layer, block.mixer, h, state)
-    return _sliding_attention(config, layer, block.mixer, h, rope, window, state)
+    mixed = _mixer(weights, layer, block, x, rope, turn, state)
+    return weights.kernels.linear_add(mixed, block.mixer.out, None, x)
 
 
-def _sliding_attention(
-    config: ModelConfig,
-    layer: int,
-    mixer: Attention,
-    h: Tensor,
-    rope: tuple[Tensor, Tensor],
-    window: Window,
-    state: StreamState,
-) -> Tensor:
-    heads, kv_heads, width = (
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.head_dim,
-    )
-    qkv = F.linear(h, mixer.qkv, mixer.qkv_bias)
-    qkv = qkv.unflatten(-1, (heads + 2 * kv_heads, width)).transpose(1, 2)
-    q, k, v = qkv.split((heads, kv_heads, kv_heads), 1)
-    keys = state.write(layer, 'keys', window, kernels.rotate(k, *rope))
-    values = state.write(layer, 'values', window, v)
-    o = kernels.ring_attention(kernels.rotate(q, *rope), keys, values, window.visible)
-    return F.linear(o.transpose(1, 2).flatten(2), mixer.out)
-
-
-def _gated_delta_net(
-    config: ModelConfig, layer: int, mixer: GatedDeltaNet, h: Tensor, state: StreamState
-) -> Tensor:
-    heads, splits = config.num_linear_heads, config.linear_splits
-    history, recurrent = state.layer(layer, 'conv'), state.layer(layer, 'recurrent')
-    mixed, gate, a, b = F.linear(h, mixer.proj).split((sum(splits[:3]), *splits[3:]), -1)
-    mixed, new_history = kernels.short_conv(mixed, history, mixer.conv)
-    q, k, v = (x.unflatten(-1, (heads, -1)) for x in mixed.split(splits[:3], -1))
-    decay = -mixer.a_log.exp() * F.softplus(a.float() + mixer.dt_bias)
-    o, new_recurrent = kernels.delta_rule(q, k, v, decay, b.float().sigmoid(), recurrent)
-    history.copy_(new_history)
-    recurrent.copy_(new_recurrent)
-    gate = gate.unflatten(-1, (heads, -1))
-    o = kernels.gated_rms_norm(o, gate, mixer.norm, config.norm_eps)
-    return F.linear(o.flatten(2), mixer.out)
+def _feed_forward(weights: Weights, block: Block, x: Tensor) -> Tensor:
+    kernels = weights.kernels
+    inner = kernels.norm_swiglu(x, block.norm2, weights.config.rms_norm_eps, block.mlp)
+    return kernels.linear_add(inner, block.mlp.down, None, x)

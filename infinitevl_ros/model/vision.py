@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import kernels
 from .config import VisionConfig
-from .decoder import swiglu
-from .weights import Attention, Weights
+from .weights import Weights
 
 ROPE_THETA = 10000.0
 NORM_EPS = 1e-6
@@ -42,7 +40,7 @@ def patchify(frame: Tensor, config: VisionConfig, dtype: torch.dtype) -> Tensor:
     each flattened as (channel, time, y, x); the frame fills all temporal slots.
     """
     m, p = config.spatial_merge_size, config.patch_size
-    mean, std = _pixel_statistics(frame.device)
+    mean, std = pixel_statistics(frame.device)
     pixels = (frame.float() / 255 - mean) / std
     rows, columns = frame.shape[0] // (m * p), frame.shape[1] // (m * p)
     blocks = pixels.reshape(rows, m, p, columns, m, p, config.in_channels)
@@ -52,7 +50,7 @@ def patchify(frame: Tensor, config: VisionConfig, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache
-def _pixel_statistics(device: torch.device) -> Tensor:
+def pixel_statistics(device: torch.device) -> Tensor:
     """Mean and deviation [2, 3], made once: a copy to the device has no place in a CUDA graph."""
     return torch.tensor((PIXEL_MEAN, PIXEL_STD), device=device)
 
@@ -111,30 +109,20 @@ def layout(config: VisionConfig, grid: tuple[int, int], device: torch.device) ->
 
 def encode(weights: Weights, patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """Image tokens [F, N / merge^2, D] of F frames of patches [F, N, patch values] on `grid`."""
-    config, vision = weights.config.vision, weights.vision
+    config, vision, kernels = weights.config.vision, weights.vision, weights.kernels
     plan = layout(config, grid, patches.device)
-    x = F.linear(patches, vision.patch)[:, plan.order]
+    x = F.linear(patches, vision.patch)[:, plan.order].float()
     for i, block in enumerate(vision.blocks):
+        mixer, mlp = block.mixer, block.mlp
         windowed = i not in config.fullatt_block_indexes
-        h = kernels.rms_norm(x, block.norm1, NORM_EPS)
-        x = x + _attention(h, block.mixer, config.num_heads, plan, windowed)
-        x = x + swiglu(kernels.rms_norm(x, block.norm2, NORM_EPS), block.mlp)
+        length = plan.window if windowed else x.shape[1]
+        valid = None if plan.valid is None else plan.valid.view(-1, length)
+        qkv = kernels.norm_linear(x, block.norm1, NORM_EPS, mixer.qkv, mixer.qkv_bias)
+        o = kernels.segment_attention(qkv, (plan.cos, plan.sin), config.num_heads, length, valid)
+        x = kernels.linear_add(o, mixer.out, mixer.out_bias, x)
+        inner = kernels.norm_swiglu(x, block.norm2, NORM_EPS, mlp)
+        x = kernels.linear_add(inner, mlp.down, mlp.down_bias, x)
     x = kernels.rms_norm(x[:, plan.slot_of], vision.merger_norm, NORM_EPS)
     x = x.unflatten(1, (-1, config.spatial_merge_size**2)).flatten(2)
     x = F.gelu(F.linear(x, vision.merger_in, vision.merger_in_bias))
     return F.linear(x, vision.merger_out, vision.merger_out_bias)
-
-
-def _attention(x: Tensor, mixer: Attention, heads: int, plan: Layout, windowed: bool) -> Tensor:
-    frames, slots, _ = x.shape
-    length = plan.window if windowed else slots
-    qkv = F.linear(x, mixer.qkv, mixer.qkv_bias).unflatten(-1, (3, heads, -1))
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    q, k = kernels.rotate(q, plan.cos, plan.sin), kernels.rotate(k, plan.cos, plan.sin)
-    # [F, heads, windows, window, head_dim]: attention runs within the last two axes.
-    q, k, v = (t.unflatten(2, (-1, length)) for t in (q, k, v))
-    mask = None
-    if plan.valid is not None:
-        mask = plan.valid.view(slots // length, 1, length)
-    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return F.linear(o.permute(0, 2, 3, 1, 4).reshape(frames, slots, -1), mixer.out, mixer.out_bias)

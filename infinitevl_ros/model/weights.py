@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from .config import DELTA, ModelConfig
+from .kernels import plain
+
+
+@dataclass
+class Fp8:
+    """A matrix in 8 bits, float8_e4m3fn [N, K]; row n times `scale` [N] is what it stands for."""
+
+    values: Tensor
+    scale: Tensor
 
 
 @dataclass
@@ -73,7 +83,8 @@ class Vision:
 class Weights:
     """All weights of one network; `head` is `embed` itself when the two are tied.
 
-    `fingerprint` tells checkpoints apart, whatever the dtype they are loaded in.
+    `fingerprint` tells checkpoints apart, whatever the dtype they are loaded in; `kernels` are the
+    operators they are used with.
     """
 
     config: ModelConfig
@@ -83,6 +94,15 @@ class Weights:
     norm: Tensor
     head: Tensor
     fingerprint: str = ''
+    kernels: ModuleType = plain
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every weight once."""
+        seen = set()
+        for tensor in _tensors_in((self.vision, self.embed, self.layers, self.norm, self.head)):
+            if tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                yield tensor
 
     @property
     def device(self) -> torch.device:
@@ -91,6 +111,16 @@ class Weights:
     @property
     def dtype(self) -> torch.dtype:
         return self.embed.dtype
+
+
+def _tensors_in(part: object) -> Iterator[Tensor]:
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, list | tuple):
+        for item in part:
+            yield from _tensors_in(item)
+    elif is_dataclass(part):
+        yield from _tensors_in([getattr(part, field.name) for field in fields(part)])
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

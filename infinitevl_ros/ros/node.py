@@ -22,7 +22,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from ..engine import Scheduler, StreamingEngine, VisualMemory
+from ..engine import Options, Scheduler, StreamingEngine, VisualMemory
 from . import parameters, stamps
 from .camera import ImageSubscription
 from .captions import Captions
@@ -32,6 +32,11 @@ from .questions import Questions, awaitable
 
 RCLError = rclpy_implementation.RCLError
 WARNING_PERIOD = 5.0  # seconds between warnings about bad frames
+
+# Bytes of weights below which more threads gain nothing on a CPU: between two frames they fall
+# asleep, and to wake them costs as much as they do (two cores, 4 M parameters: a frame of a 20 Hz
+# camera takes 40 ms with two threads, 19 ms with one).
+SMALL_NETWORK = 100_000_000
 
 
 class InfiniteVLNode(Node):
@@ -81,15 +86,25 @@ class InfiniteVLNode(Node):
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         dtype = self._value('dtype')
+        fp8 = dtype == 'fp8'
+        options = Options(
+            frames_per_grid=self._value('frames_per_grid'),
+            positions=self._value('positions'),
+            prompt_layout=self._value('prompt_layout'),
+        )
         side = self._value('frame_size')
         self.get_logger().info(f'loading {Path(model).expanduser()} on {device}')
         began = time.monotonic()
         engine = StreamingEngine.from_checkpoint(
             model,
             device,
-            None if dtype == 'auto' else getattr(torch, dtype),
+            None if dtype == 'auto' or fp8 else getattr(torch, dtype),
             (side, side) if side else None,
+            options,
+            fp8,
         )
+        if device == 'cpu' and sum(t.nbytes for t in engine.weights.tensors()) < SMALL_NETWORK:
+            torch.set_num_threads(1)
         if not self.context.ok():  # asked to stop meanwhile
             raise ExternalShutdownException
         self.get_logger().info(

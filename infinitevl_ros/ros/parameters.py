@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from ..engine.engine import CAPTION_PROMPT
+from ..engine.options import POSITIONS, PROMPT_LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ PARAMETERS = (
     Parameter(
         'dtype',
         'auto',
-        'Precision of weights and windows; auto is float32 on a CPU and bfloat16 on a GPU.',
+        'Precision of weights and windows; auto is float32 on a CPU and bfloat16 on a GPU. '
+        'fp8 is bfloat16 with weights in 8 bits, on GPUs from Ada and Hopper on.',
         True,
-        choices=('auto', 'float32', 'bfloat16'),
+        choices=('auto', 'float32', 'bfloat16', 'fp8'),
     ),
     Parameter(
         'frame_size',
@@ -67,6 +69,30 @@ PARAMETERS = (
         "0 takes the checkpoint's own.",
         True,
         limits=(0, 1792),
+    ),
+    Parameter(
+        'frames_per_grid',
+        1,
+        '2 puts two camera frames into one picture of the network: half the work, and every '
+        'second frame waits for the next.',
+        True,
+        limits=(1, 2),
+    ),
+    Parameter(
+        'positions',
+        'published',
+        'Where a question stands: behind all of the stream (published), or as if the newest frame '
+        'were the first (rebased), which keeps distances small in long streams.',
+        True,
+        choices=POSITIONS,
+    ),
+    Parameter(
+        'prompt_layout',
+        'header_first',
+        "Whether the chat template's header opens the stream (header_first) or follows it, as in "
+        'the published demo (published).',
+        True,
+        choices=PROMPT_LAYOUTS,
     ),
     Parameter(
         'transport',

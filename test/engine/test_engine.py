@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infinitevl_ros.engine import Sampling, StreamingEngine
-from infinitevl_ros.engine.engine import _draw
-from infinitevl_ros.model import decoder, kernels, vision
+from infinitevl_ros.engine import Options, Sampling, StreamingEngine
+from infinitevl_ros.engine.sampling import draw
+from infinitevl_ros.model import decoder, vision
+from infinitevl_ros.model.kernels import plain as kernels
 from infinitevl_ros.model.state import StreamState
 
 SECOND = 1_000_000_000
@@ -41,7 +42,7 @@ def unchanged(memory, before):
 def one_sequence(engine, frames, question, tokens):
     """The same stream and answer as one long sequence, laid out by hand; greedy token ids."""
     weights, config = engine.weights, engine.weights.config
-    header = engine.prompt.header
+    header = engine.prompt.header('header_first')
     parts = [decoder.embed(weights, torch.tensor([header]))]
     positions = [torch.arange(len(header)).expand(3, -1)]
     rows, columns = (side // 28 for side in engine.frame_size)
@@ -52,7 +53,7 @@ def one_sequence(engine, frames, question, tokens):
         t = config.vision.tokens_per_second * (i // 10)
         grid = [(t, row, column) for row in range(rows) for column in range(columns)]
         positions.append(torch.tensor(grid).T + len(header))
-    prompt = engine.prompt.question(question)
+    prompt = engine.prompt.question(question, 'header_first')
     last = max(int(p.max()) for p in positions)
     positions.append((last + 1 + torch.arange(len(prompt))).expand(3, -1))
     parts.append(decoder.embed(weights, torch.tensor([prompt])))
@@ -71,12 +72,8 @@ def one_sequence(engine, frames, question, tokens):
 
 
 def token_ids(answer):
-    ids = []
-    while not answer.finish:
-        answer.step()
-        if answer.tokens > len(ids):
-            ids += answer._next
-    return ids
+    list(answer)
+    return answer.token_ids
 
 
 @pytest.mark.parametrize('frames', [1, 7, 45])
@@ -99,7 +96,7 @@ def test_memory_never_grows(engine):
     assert memory.nbytes == sum(t.nbytes for t in memory.state.tensors.values())
     info = memory.describe()
     assert (info.frames, info.nbytes) == (500, memory.nbytes)
-    assert info.tokens == len(engine.prompt.header) + 500 * engine.tokens_per_frame
+    assert info.tokens == len(engine.prompt.header('header_first')) + 500 * engine.tokens_per_frame
     assert info.window_tokens == engine.weights.config.sliding_window
 
 
@@ -259,7 +256,7 @@ def test_a_long_question_is_taken_in_parts_of_a_frames_size(engine):
     """Between them the camera's frames have their turn."""
     memory = filled(engine, 1)
     answer = engine.ask(memory, 'what ' * 200, Sampling(max_tokens=1))
-    prompt = len(engine.prompt.question('what ' * 200))
+    prompt = len(engine.prompt.question('what ' * 200, 'header_first'))
     steps = 0
     while not answer.finish:
         answer.step()
@@ -268,7 +265,7 @@ def test_a_long_question_is_taken_in_parts_of_a_frames_size(engine):
 
 
 def test_branches_are_limited_and_come_back(checkpoint):
-    engine = StreamingEngine.from_checkpoint(checkpoint, branches=2)
+    engine = StreamingEngine.from_checkpoint(checkpoint, options=Options(branches=2))
     memory = filled(engine, 1)
     for _ in range(3):
         answers = [engine.ask(memory, 'what?') for _ in range(2)]
@@ -336,8 +333,8 @@ def test_sampling_is_drawn_by_seed(engine):
 )
 def test_top_p_draws_from_the_nucleus_only(scores, temperature, top_p, seed):
     scores = torch.tensor(scores)
-    sampling = Sampling(temperature=temperature, top_p=top_p)
-    token = _draw(scores, sampling, torch.Generator().manual_seed(seed))
+    values = (temperature, top_p, next(Sampling(seed=seed).chances()))
+    token = int(draw(scores, *torch.tensor(values)[:, None]))
     chance = torch.softmax(scores / temperature, 0)
     # What is at least as likely as nothing more than this token's rivals must not fill top_p yet.
     likelier = chance[chance > chance[token]].sum()
@@ -346,8 +343,9 @@ def test_top_p_draws_from_the_nucleus_only(scores, temperature, top_p, seed):
 
 def test_frequencies_follow_the_probabilities():
     scores = torch.tensor([0.6, 0.3, 0.1]).log()
-    random = torch.Generator().manual_seed(0)
-    draws = [_draw(scores, Sampling(temperature=1.0, top_p=0.85), random) for _ in range(3000)]
+    chances = Sampling(seed=0).chances()
+    values = [torch.tensor((1.0, 0.85, next(chances)))[:, None] for _ in range(3000)]
+    draws = [int(draw(scores, *v)) for v in values]
     counts = np.bincount(draws, minlength=3) / len(draws)
     np.testing.assert_allclose(counts, [2 / 3, 1 / 3, 0], atol=0.03)
 

@@ -29,8 +29,8 @@ def test_a_turn_is_laid_out_around_the_frames(prompt):
     def show(tokens):
         return prompt._control.decode(tokens, skip_special_tokens=False)
 
-    assert show(prompt.header) == '<|im_start|>user\n<|vision_start|>'
-    assert show(prompt.question('what is it?')) == (
+    assert show(prompt.header('header_first')) == '<|im_start|>user\n<|vision_start|>'
+    assert show(prompt.question('what is it?', 'header_first')) == (
         '<|vision_end|>what is it?<|im_end|>\n<|im_start|>assistant\n'
     )
 
@@ -140,7 +140,7 @@ def test_named_templates_and_spelled_out_tokens(folder):
     }
     (folder / 'tokenizer_config.json').write_text(json.dumps(config))
     prompt = Prompt(folder, load_config(folder))
-    assert prompt.question('hm')[-1] == prompt._control.token_to_id('<|im_end|>')
+    assert prompt.question('hm', 'header_first')[-1] == prompt._control.token_to_id('<|im_end|>')
 
 
 def test_a_tokenizer_saved_with_truncation_and_padding_cuts_nothing(folder):
@@ -160,4 +160,4 @@ def test_a_template_in_a_file_of_its_own(folder, name):
     text = template if name.endswith('jinja') else json.dumps({'chat_template': template})
     (folder / name).write_text(text)
     prompt = Prompt(folder, load_config(folder))
-    assert prompt.decode(prompt.question('hm')) == 'hm BOT'
+    assert prompt.decode(prompt.question('hm', 'header_first')) == 'hm BOT'

@@ -34,7 +34,7 @@ def test_streams_of_a_batch_do_not_mix(golden):
     """Three streams of other lengths and other places in the ring, as one batch."""
     weights = load_checkpoint(golden / 'tiny')
     random = torch.Generator().manual_seed(0)
-    batch = StreamState(weights.config, block=24, batch=3)
+    batch = StreamState(weights.config, block=24, rows=3)
     singles = []
     for i, (length, cursor) in enumerate(((1, 5), (50, 119), (200, 77))):
         single = StreamState(weights.config, block=24)

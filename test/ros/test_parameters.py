@@ -88,7 +88,7 @@ def test_changes_that_are_allowed(node, name, value):
     [
         ('transport', 'carrier_pigeon', 'expected one of raw, compressed'),
         ('image_reliability', 'maybe', 'expected one of auto, reliable, best_effort'),
-        ('dtype', 'int8', 'expected one of auto, float32, bfloat16'),
+        ('dtype', 'int8', 'expected one of auto, float32, bfloat16, fp8'),
         ('frame_size', 100, 'multiple of 28'),
     ],
 )

@@ -5,19 +5,27 @@ Shapes: B streams, T new tokens, H heads, K and V the key and value width of a d
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..config import ModelConfig
+from ..state import Turn
+
+if TYPE_CHECKING:
+    from ..weights import GatedDeltaNet, Mlp
 
 # Tokens the chunked delta rule takes at once: a triangular solve of this size per head.
 CHUNK = 64
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm over the last axis, summed in float32."""
+    """Root-mean-square norm over the last axis, summed in float32, in the dtype of `weight`."""
     wide = x.float()
     scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return scaled.to(x.dtype) * weight
+    return scaled.to(weight.dtype) * weight
 
 
 def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -32,17 +40,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (wide * cos + torch.cat((-second, first), -1) * sin).to(x.dtype)
 
 
-def short_conv(x: Tensor, history: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def short_conv(x: Tensor, history: Tensor, weight: Tensor) -> Tensor:
     """Causal depthwise convolution, then SiLU.
 
-    x [B, T, C]; history [B, C, W], the last W inputs before x, newest last; weight [C, W].
-    Returns y [B, T, C] and the history after x.
+    x [B, T, C]; history [B, W, C], the last W inputs before x, newest last; weight [C, W].
     """
     width, length = weight.shape[1], x.shape[1]
-    padded = torch.cat((history.transpose(1, 2), x), 1)
+    padded = torch.cat((history, x), 1)
     # y[t] = sum over i of weight[i] * input[t - (W - 1) + i]; `padded` starts W before x.
-    y = sum(padded[:, i + 1 : i + 1 + length] * weight[:, i] for i in range(width))
-    return F.silu(y), padded[:, -width:].transpose(1, 2)
+    return F.silu(sum(padded[:, i + 1 : i + 1 + length] * weight[:, i] for i in range(width)))
 
 
 def delta_rule(
@@ -106,9 +112,117 @@ def _delta_chunk(
     return o, carried[..., -1:, :] * state + (k * to_end).transpose(-1, -2) @ u
 
 
-def ring_attention(q: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
-    """Attention of q [B, heads, T, D] to the slots of a ring [B, kv_heads, R, D].
+def gated_delta_net(
+    projected: Tensor,
+    mixer: GatedDeltaNet,
+    conv: Tensor,
+    recurrent: Tensor,
+    turn: Turn,
+    config: ModelConfig,
+) -> Tensor:
+    """All of a Gated DeltaNet mixer between its two projections, [B, T, H * V].
 
-    visible [B, 1, T, R] is true where a query may look; every query sees at least its own slot.
+    `projected` [B, T, rows of mixer.proj]; `conv` and `recurrent` are the state's tensors of the
+    layer, updated in place. Padding leaves no trace in either.
     """
-    return F.scaled_dot_product_attention(q, keys, values, attn_mask=visible, enable_gqa=True)
+    heads, splits = config.num_linear_heads, config.linear_splits
+    mixed, gate, a, b = projected.split((sum(splits[:3]), *splits[3:]), -1)
+    convolved = short_conv(mixed, _update_history(conv, mixed, turn), mixer.conv)
+    q, k, v = (x.unflatten(-1, (heads, -1)) for x in convolved.split(splits[:3], -1))
+    decay = -mixer.a_log.exp() * F.softplus(a.float() + mixer.dt_bias)
+    padding = ~turn.counts[..., None]
+    decay, beta = (x.masked_fill(padding, 0) for x in (decay, b.float().sigmoid()))
+    o, after = delta_rule(q, k, v, decay, beta, _rows(recurrent, turn))
+    if len(recurrent) == 1:
+        recurrent.copy_(after)
+    else:
+        recurrent[turn.rows] = after
+    gate = gate.unflatten(-1, (heads, -1))
+    return gated_rms_norm(o, gate, mixer.norm, config.norm_eps).flatten(2)
+
+
+def _rows(x: Tensor, turn: Turn) -> Tensor:
+    """The rows of a state's tensor that a turn works on: no copy where there is only one."""
+    return x if len(x) == 1 else x[turn.rows]
+
+
+def _update_history(conv: Tensor, x: Tensor, turn: Turn) -> Tensor:
+    """Put the newest of x [B, T, C] into the rings `conv`; returns what stood there, in order."""
+    width, rows = conv.shape[1], turn.rows[:, None]
+    step = torch.arange(width, device=x.device)
+    history = conv[rows, (turn.start[:, None] + step) % width]
+    newest = turn.lengths[:, None] + step  # in history and x joined
+    joined = torch.cat((history, x), 1)
+    newest_inputs = joined.gather(1, newest[..., None].expand(-1, -1, x.shape[-1]))
+    conv[rows, (turn.start[:, None] + newest) % width] = newest_inputs
+    return history
+
+
+def sliding_attention(
+    qkv: Tensor,
+    rope: tuple[Tensor, Tensor],
+    keys: Tensor,
+    values: Tensor,
+    turn: Turn,
+    config: ModelConfig,
+) -> Tensor:
+    """All of a sliding-window attention between its two projections, [B, T, heads * head_dim].
+
+    `qkv` [B, T, rows of mixer.qkv]; `keys` and `values` are the state's rings, which the new
+    tokens are written to first.
+    """
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    qkv = qkv.unflatten(-1, (heads + 2 * kv_heads, config.head_dim)).transpose(1, 2)
+    q, k, v = qkv.split((heads, kv_heads, kv_heads), 1)
+    place = (turn.rows[:, None], slice(None), turn.slots)
+    keys[place] = rotate(k, *rope).transpose(1, 2)
+    values[place] = v.transpose(1, 2)
+    o = F.scaled_dot_product_attention(
+        rotate(q, *rope),
+        _rows(keys, turn),
+        _rows(values, turn),
+        attn_mask=turn.visible,
+        enable_gqa=True,
+    )
+    return o.transpose(1, 2).flatten(2)
+
+
+def segment_attention(
+    qkv: Tensor, rope: tuple[Tensor, Tensor], heads: int, length: int, valid: Tensor | None
+) -> Tensor:
+    """Attention within segments of `length` slots, all to all: the vision tower's.
+
+    `qkv` [F, S, 3 * heads * head_dim]; `rope` cosine and sine [1, S, head_dim]; `valid`
+    [S / length, length] is false where a slot holds nothing, None when all hold something.
+    Returns [F, S, heads * head_dim].
+    """
+    frames, slots, _ = qkv.shape
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    # [F, heads, segments, length, head_dim]: attention runs within the last two axes.
+    q, k, v = (t.unflatten(2, (-1, length)) for t in (rotate(q, *rope), rotate(k, *rope), v))
+    mask = None if valid is None else valid[:, None]
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return o.permute(0, 2, 3, 1, 4).reshape(frames, slots, -1)
+
+
+def norm_linear(
+    x: Tensor, norm: Tensor, eps: float, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """A projection of rms_norm(x)."""
+    return F.linear(rms_norm(x, norm, eps), weight, bias)
+
+
+def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor:
+    """SiLU(gate(h)) * up(h) of h = rms_norm(x): SwiGLU up to its last projection."""
+    gate, up = norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias).chunk(2, -1)
+    return F.silu(gate) * up
+
+
+def linear_add(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+    """Residual + a projection of x. The caller gives `residual` up: it may become the result."""
+    return residual + F.linear(x, weight, bias)
+
+
+def scores(hidden: Tensor, head: Tensor) -> Tensor:
+    """Scores over the vocabulary, float32, of normed outputs [..., D]."""
+    return F.linear(hidden, head).float()

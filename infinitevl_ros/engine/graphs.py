@@ -1,0 +1,303 @@
+"""Running the engine's steps as CUDA graphs, one set for all memories.
+
+All states are rows of one pool. A graph reads which rows it works on, the frame's size and its
+time from device tensors that are written before each replay, so that what was captured once holds
+for every memory, every resolution and for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model import decoder, vision
+from ..model.kernels.gpu import pixels
+from ..model.state import StreamState
+from ..model.weights import Weights
+from .options import Options
+from .runner import Decoding, Picture, primed
+from .sampling import Sampling, draw
+from .steps import Geometry, frame_step, open_question, text_step
+
+SMALLEST_BUCKET = 16
+# More pictures together no longer gain anything: the GPU is full.
+MOST_AT_ONCE = 2
+WARM_UPS = 2
+PIECE = 2**19  # bytes of a frame that are copied at once
+
+logger = logging.getLogger(__name__)
+
+Step = Callable[[], object]
+
+
+class GraphRunner:
+    """See runner.Runner. Everything is allocated, and captured, when it is made."""
+
+    lookahead = 1
+
+    def __init__(self, weights: Weights, geometry: Geometry, options: Options):
+        began = time.monotonic()
+        self.weights, self.geometry, self.options = weights, geometry, options
+        self.pictures_at_once = min(options.cameras, MOST_AT_ONCE)
+        rows = max(options.cameras + options.branches, self.pictures_at_once)
+        self.pool = StreamState(
+            weights.config, geometry.tokens, weights.device, weights.dtype, rows
+        )
+        self._free = deque(range(rows))
+        self._cameras = [
+            _CameraInput(weights, geometry, options, count + 1)
+            for count in range(self.pictures_at_once)
+        ]
+        # What graphs read must outlive every cache.
+        grid = geometry.grid(weights)
+        self._layout = vision.layout(weights.config.vision, grid, weights.device)
+        self._text = _TextInput(weights, geometry, rows)
+        self._memory_pool = torch.cuda.graph_pool_handle() if options.graphs else None
+        self._capture_all()
+        self.pool.reset()
+        torch.cuda.synchronize(weights.device)
+        logger.info('ready on the GPU after %.1f s', time.monotonic() - began)
+
+    def new_state(self) -> StreamState:
+        if not self._free:
+            raise RuntimeError(
+                f'all {self.options.cameras} memories that this engine was made for are in use: '
+                'make it with more cameras'
+            )
+        index = self._free.popleft()
+        state = self.pool.row(index)
+        weakref.finalize(state, self._free.append, index)
+        return state
+
+    def prime(self, header: list[int]) -> StreamState:
+        state = self.pool.row(0)
+        # Not of the pool: it is only ever copied from.
+        kept = StreamState(
+            self.weights.config, self.geometry.tokens, self.weights.device, self.weights.dtype
+        )
+        for first in range(0, len(header), self.geometry.tokens):
+            self.append(state, header[first : first + self.geometry.tokens])
+        kept.copy_(primed(state))
+        state.reset()
+        return kept
+
+    def ingest(self, pictures: Sequence[Picture]) -> None:
+        camera = self._cameras[len(pictures) - 1]
+        camera.load(pictures)
+        camera.step()
+        done = torch.cuda.Event(blocking=True)
+        done.record()
+        done.synchronize()
+
+    def begin(self, state: StreamState, sampling: Sampling) -> Decoding:
+        if self.options.positions == 'rebased':
+            open_question(self.geometry, state)
+        return GraphDecoding(self, state, sampling)
+
+    def append(self, state: StreamState, tokens: list[int]) -> None:
+        """Append text to a state; the scores of what follows are left on the device."""
+        bucket = next(size for size in self._buckets if size >= len(tokens))
+        self._text.load(state.index, tokens)
+        self._buckets[bucket]()
+
+    def decode(self, state: StreamState) -> None:
+        self._text.row.copy_(self._text.every_row[state.index])
+        self._decode()
+
+    def draw(self, state: StreamState, sampling: Sampling, chance: float) -> _Token:
+        """Choose a token by the scores; it is the state's newest, and on its way to the host."""
+        if sampling.greedy:
+            self._greedy()
+        else:
+            self._text.draw.copy_(
+                _pinned((sampling.temperature, sampling.top_p, chance)), non_blocking=True
+            )
+            self._sampled()
+        return _Token(self._text.newest[state.index])
+
+    def _capture_all(self) -> None:
+        text, rebased = self._text, self.options.positions == 'rebased'
+        last = self.geometry.tokens
+        sizes = [2**i for i in range(SMALLEST_BUCKET.bit_length() - 1, 30) if 2**i < last]
+
+        def respond(ids: Tensor, lengths: Tensor) -> None:
+            hidden = text_step(self.weights, ids, lengths, self.pool, text.row, rebased)
+            text.scores.copy_(decoder.logits(self.weights, hidden[0]))
+
+        def read(bucket: int) -> Step:
+            return lambda: respond(text.ids[:, :bucket], text.length)
+
+        def choose(greedy: bool) -> None:
+            token = (
+                text.scores.argmax()[None] if greedy else draw(text.scores, *text.draw[:, None])
+            )
+            text.newest[text.row] = token
+
+        for camera in self._cameras:
+            camera.step = self._capture(lambda c=camera: c.run(self.pool))
+        self._buckets = {size: self._capture(read(size)) for size in (*sizes, last)}
+        self._decode = self._capture(lambda: respond(text.newest[text.row], text.one))
+        self._greedy = self._capture(lambda: choose(True))
+        self._sampled = self._capture(lambda: choose(False))
+
+    @torch.no_grad()
+    def _capture(self, step: Step) -> Step:
+        """`step` as a graph, or as it is. Kernels are compiled and tuned by running it first."""
+        if not self.options.graphs:
+            return step
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the GPU meanwhile.
+        with torch.cuda.graph(graph, self._memory_pool, capture_error_mode='thread_local'):
+            step()
+        return graph.replay
+
+
+class GraphDecoding:
+    """See runner.Decoding; works on behind the host's back."""
+
+    def __init__(self, runner: GraphRunner, state: StreamState, sampling: Sampling):
+        self._runner, self._state, self._sampling = runner, state, sampling
+        self._chances: Iterator[float] = sampling.chances()
+        self._drawn: deque[_Token] = deque()
+
+    def read(self, tokens: list[int], last: bool) -> None:
+        self._runner.append(self._state, tokens)
+        if last:
+            self._draw()
+
+    def go_on(self) -> None:
+        self._runner.decode(self._state)
+        self._draw()
+
+    def token(self) -> int:
+        return self._drawn.popleft().wait()
+
+    def _draw(self) -> None:
+        chance = 0.0 if self._sampling.greedy else next(self._chances)
+        self._drawn.append(self._runner.draw(self._state, self._sampling, chance))
+
+
+class _CameraInput:
+    """Where `count` pictures wait for the frame graph: staging on the host and on the device."""
+
+    step: Step
+
+    def __init__(self, weights: Weights, geometry: Geometry, options: Options, count: int):
+        self._weights, self._geometry = weights, geometry
+        device, grids = weights.device, options.frames_per_grid
+        height, width = geometry.frame_size
+        size = 3 * pixels.MOST_PIXELS
+        self._host = torch.empty(count, grids, size, dtype=torch.uint8, pin_memory=True)
+        self._frames = torch.zeros(count, grids, size, dtype=torch.uint8, device=device)
+        self._turn = torch.zeros(2, count, dtype=torch.int64, device=device)
+        self._turn[0] = torch.arange(count)
+        self._known: dict[tuple[int, int], tuple[int, int]] = {}
+        self._sizes = torch.ones(count, grids, 2, dtype=torch.int64, device=device)
+        sides = (height, width)
+        self._starts = [
+            torch.zeros(count, grids, side, dtype=torch.int64, device=device) for side in sides
+        ]
+        self._taps = [
+            torch.zeros(count, grids, side, pixels.most_taps(side), device=device)
+            for side in sides
+        ]
+
+    def load(self, pictures: Sequence[Picture]) -> None:
+        """Copy `count` pictures towards the device."""
+        for i, picture in enumerate(pictures):
+            for j, frame in enumerate(picture.frames):
+                frame = self._small_enough(frame)
+                if self._known.get((i, j)) != frame.shape[:2]:
+                    self._load_size(i, j, *frame.shape[:2])
+                self._load_pixels(i, j, frame)
+        rows = [picture.state.index for picture in pictures]
+        times = [picture.time for picture in pictures]
+        self._turn.copy_(_pinned((rows, times)), non_blocking=True)
+
+    def _load_pixels(self, i: int, j: int, frame: np.ndarray) -> None:
+        """In pieces: one is on its way to the device while the next is staged."""
+        host, device = self._host[i, j], self._frames[i, j]
+        staged, flat = host.numpy(), np.ascontiguousarray(frame).reshape(-1)
+        for first in range(0, len(flat), PIECE):
+            piece = slice(first, min(first + PIECE, len(flat)))
+            np.copyto(staged[piece], flat[piece])
+            device[piece].copy_(host[piece], non_blocking=True)
+
+    def run(self, pool: StreamState) -> None:
+        rows, time = self._turn
+        patches = pixels.patches(
+            self._frames, self._sizes, self._starts, self._taps, self._geometry.frame_size,
+            self._weights.config.vision, self._weights.dtype,
+        )  # fmt: skip
+        frame_step(self._weights, self._geometry, patches, time, pool, rows)
+
+    def _small_enough(self, frame: np.ndarray) -> np.ndarray:
+        """The frame; one that is larger than what is staged is resized on the host."""
+        height, width = frame.shape[:2]
+        if max(height, width) <= pixels.LONGEST_SIDE and height * width <= pixels.MOST_PIXELS:
+            return frame
+        frame = np.require(frame, requirements=['C', 'W'])
+        return vision.resize(torch.from_numpy(frame), self._geometry.frame_size).numpy()
+
+    def _load_size(self, i: int, j: int, height: int, width: int) -> None:
+        self._sizes[i, j].copy_(torch.tensor((height, width)))
+        for axis, side in enumerate((height, width)):
+            starts, weights = pixels.taps(side, self._geometry.frame_size[axis])
+            self._starts[axis][i, j].copy_(torch.from_numpy(starts))
+            self._taps[axis][i, j].copy_(torch.from_numpy(weights))
+        self._known[i, j] = (height, width)
+
+
+class _TextInput:
+    """What the text graphs read and write; `newest` is each row's last token."""
+
+    def __init__(self, weights: Weights, geometry: Geometry, rows: int):
+        device = weights.device
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.int64, device=device)
+
+        self._turn = zeros(2 + geometry.tokens)
+        self.row, self.length, self.ids = self._turn[:1], self._turn[1:2], self._turn[None, 2:]
+        self.length.fill_(1)
+        self.one = torch.ones_like(self.length)
+        self.newest = zeros(rows, 1)
+        self.every_row = torch.arange(rows, device=device)[:, None]
+        self.scores = torch.zeros(weights.config.vocab_size, device=device)
+        self.draw = torch.ones(3, device=device)  # temperature, top_p, chance
+
+    def load(self, row: int, tokens: list[int]) -> None:
+        turn = (row, len(tokens), *tokens)
+        self._turn[: len(turn)].copy_(_pinned(turn), non_blocking=True)
+
+
+class _Token:
+    """A token on its way to the host."""
+
+    def __init__(self, source: Tensor):
+        self._value = torch.empty(1, dtype=torch.int64, pin_memory=True)
+        self._value.copy_(source, non_blocking=True)
+        self._arrived = torch.cuda.Event(blocking=True)
+        self._arrived.record()
+
+    def wait(self) -> int:
+        self._arrived.synchronize()
+        return int(self._value)
+
+
+def _pinned(values: object) -> Tensor:
+    """Numbers in memory that the device copies from by itself; the allocator reuses it after."""
+    return torch.tensor(values, pin_memory=True)

@@ -1,0 +1,17 @@
+"""Triton kernels for NVIDIA GPUs, with the interface of `plain`."""
+
+from .attention import segment_attention, sliding_attention
+from .delta import gated_delta_net
+from .linear import linear_add, norm_linear, norm_swiglu, quantise_weight, rms_norm, scores
+
+__all__ = [
+    'gated_delta_net',
+    'linear_add',
+    'norm_linear',
+    'norm_swiglu',
+    'quantise_weight',
+    'rms_norm',
+    'scores',
+    'segment_attention',
+    'sliding_attention',
+]

@@ -1,0 +1,265 @@
+"""Norms and projections: cuBLAS for many tokens, a Triton product that streams weights for one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...weights import Fp8, Mlp
+
+FP8_MAX = 448.0  # largest number of float8_e4m3fn
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """See `plain.rms_norm`."""
+    x = x.contiguous()
+    width = x.shape[-1]
+    out = torch.empty_like(x, dtype=weight.dtype)
+    block = triton.next_power_of_2(width)
+    _rms_norm[(x.numel() // width,)](
+        x, weight, out, out, width, eps, block, False, num_warps=_warps(block)
+    )
+    return out
+
+
+def norm_linear(
+    x: Tensor, norm: Tensor, eps: float, weight: Tensor | Fp8, bias: Tensor | None = None
+) -> Tensor:
+    """See `plain.norm_linear`."""
+    if _is_one(x):
+        return _product(x, weight, bias, norm=norm, eps=eps, dtype=norm.dtype)
+    if not isinstance(weight, Fp8):
+        return F.linear(rms_norm(x, norm, eps), weight, bias)
+    width = x.shape[-1]
+    values, scales = _fp8_like(x)
+    block = triton.next_power_of_2(width)
+    _rms_norm[(len(scales),)](
+        x.contiguous(), norm, values, scales, width, eps, block, True, num_warps=_warps(block)
+    )
+    return _fp8_linear(values, scales, weight, bias, norm.dtype)
+
+
+def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor | tuple[Tensor, Tensor]:
+    """See `plain.norm_swiglu`. Before a projection in fp8, values and scales for it."""
+    if _is_one(x):
+        return _product(
+            x, mlp.gate_up, mlp.gate_up_bias, norm=norm, eps=eps, swiglu=True, dtype=norm.dtype
+        )
+    both = norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias)
+    width = both.shape[-1] // 2
+    if isinstance(mlp.down, Fp8):
+        block = triton.next_power_of_2(width)
+        values, scales = _fp8_like(both[..., :width])
+        _silu_mul_fp8[(len(scales),)](both, values, scales, width, block, num_warps=8)
+        return values, scales
+    return silu_mul(both)
+
+
+def silu_mul(both: Tensor) -> Tensor:
+    """SiLU of the first half of the last axis times the second half."""
+    width = both.shape[-1] // 2
+    out = both.new_empty(*both.shape[:-1], width)
+    block = min(2048, triton.next_power_of_2(width))
+    _silu_mul[(out.numel() // width, triton.cdiv(width, block))](both, out, width, block)
+    return out
+
+
+def linear_add(
+    x: Tensor | tuple[Tensor, Tensor], weight: Tensor | Fp8, bias: Tensor | None, residual: Tensor
+) -> Tensor:
+    """See `plain.linear_add`; adds to `residual` in place."""
+    if isinstance(x, Tensor) and _is_one(x):
+        return _product(x, weight, bias, residual=residual)
+    if isinstance(weight, Fp8):
+        values, scales = _quantise(x) if isinstance(x, Tensor) else x
+        return residual.add_(_fp8_linear(values, scales, weight, bias, residual.dtype))
+    if bias is not None:
+        return residual.add_(F.linear(x, weight, bias))
+    total, x = residual.view(-1, residual.shape[-1]), x.reshape(-1, x.shape[-1])
+    if total.dtype == x.dtype:
+        total.addmm_(x, weight.T)
+    else:
+        torch.addmm(total, x, weight.T, out_dtype=total.dtype, out=total)
+    return residual
+
+
+def scores(hidden: Tensor, head: Tensor) -> Tensor:
+    """See `plain.scores`."""
+    if hidden.numel() == hidden.shape[-1]:
+        return _product(hidden, head, dtype=torch.float32)
+    return F.linear(hidden, head).float()
+
+
+def quantise_weight(weight: Tensor) -> Fp8:
+    """A matrix in fp8, each row scaled to use the whole range."""
+    scale = weight.float().abs().amax(1).clamp(min=1e-12) / FP8_MAX
+    return Fp8((weight.float() / scale[:, None]).to(torch.float8_e4m3fn), scale)
+
+
+def _is_one(x: Tensor) -> bool:
+    return x.numel() == x.shape[-1]
+
+
+def _warps(block: int) -> int:
+    return min(8, max(1, block // 512))
+
+
+def _fp8_like(x: Tensor) -> tuple[Tensor, Tensor]:
+    values = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
+    return values, torch.empty(x.numel() // x.shape[-1], dtype=torch.float32, device=x.device)
+
+
+def _quantise(x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.contiguous()
+    values, scales = _fp8_like(x)
+    block = triton.next_power_of_2(x.shape[-1])
+    _to_fp8[(len(scales),)](x, values, scales, x.shape[-1], block, num_warps=_warps(block))
+    return values, scales
+
+
+def _fp8_linear(
+    values: Tensor, scales: Tensor, weight: Fp8, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    y = torch._scaled_mm(
+        values.view(-1, values.shape[-1]),
+        weight.values.T,
+        scales[:, None],
+        weight.scale[None],
+        bias=bias,
+        out_dtype=dtype,
+        use_fast_accum=True,
+    )
+    return y.view(*values.shape[:-1], -1)
+
+
+def _product(
+    x: Tensor,
+    weight: Tensor | Fp8,
+    bias: Tensor | None = None,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    residual: Tensor | None = None,
+    swiglu: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """A projection of one vector x [..., K], with what stands around it in the same kernel."""
+    matrix = weight.values if isinstance(weight, Fp8) else weight
+    scale = weight.scale if isinstance(weight, Fp8) else None
+    rows, width = matrix.shape
+    rows = rows // 2 if swiglu else rows
+    out = residual
+    if out is None:
+        out = torch.empty(*x.shape[:-1], rows, dtype=dtype or x.dtype, device=x.device)
+    # Outputs and inputs that a program takes at once, and its warps: the best on an H200.
+    block_n, block_k, warps = (8, 512, 2) if norm is not None else (4, 2048, 4)
+    block_n, block_k = block_n // (1 + swiglu), min(block_k, triton.next_power_of_2(width))
+    _vector_product[(triton.cdiv(rows, block_n),)](
+        x, matrix, scale, bias, norm, residual, out, rows, width, eps, swiglu, block_n, block_k,
+        num_warps=warps,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _rms_norm(
+    x, weight, out, scales, width, eps, BLOCK: tl.constexpr, FP8: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    i = tl.arange(0, BLOCK)
+    inside = i < width
+    value = tl.load(x + row * width + i, mask=inside, other=0).to(tl.float32)
+    value *= tl.rsqrt(tl.sum(value * value, 0) / width + eps)
+    value *= tl.load(weight + i, mask=inside, other=0).to(tl.float32)
+    if FP8:
+        scale = tl.maximum(tl.max(tl.abs(value), 0), 1e-12) / 448.0
+        tl.store(scales + row, scale)
+        value /= scale
+    tl.store(out + row * width + i, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _to_fp8(x, out, scales, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    i = tl.arange(0, BLOCK)
+    value = tl.load(x + row * width + i, mask=i < width, other=0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(value), 0), 1e-12) / 448.0
+    tl.store(scales + row, scale)
+    tl.store(out + row * width + i, (value / scale).to(out.dtype.element_ty), mask=i < width)
+
+
+@triton.jit
+def _silu_mul(both, out, width, BLOCK: tl.constexpr):
+    """SiLU of the first half of a row times the second."""
+    row = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < width
+    gate = tl.load(both + row * 2 * width + i, mask=inside, other=0).to(tl.float32)
+    up = tl.load(both + row * 2 * width + width + i, mask=inside, other=0).to(tl.float32)
+    y = gate * tl.sigmoid(gate) * up
+    tl.store(out + row * width + i, y.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _silu_mul_fp8(both, out, scales, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    i = tl.arange(0, BLOCK)
+    inside = i < width
+    gate = tl.load(both + row * 2 * width + i, mask=inside, other=0).to(tl.float32)
+    up = tl.load(both + row * 2 * width + width + i, mask=inside, other=0).to(tl.float32)
+    y = gate * tl.sigmoid(gate) * up
+    scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-12) / 448.0
+    tl.store(scales + row, scale)
+    tl.store(out + row * width + i, (y / scale).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _vector_product(
+    x, weight, scale, bias, norm, residual, out, rows, width, eps, SWIGLU: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """BLOCK_N outputs of weight @ x, where x may be normed first (its scale is a common factor).
+
+    With SWIGLU, row n is the gate's and row `rows` + n the up row of output n.
+    """
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = n < rows
+    line = weight + n.to(tl.int64)[:, None] * width
+    sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    up_sums = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    squares = tl.zeros((BLOCK_K,), tl.float32)
+    for at in range(0, width, BLOCK_K):
+        k = at + tl.arange(0, BLOCK_K)
+        mask = inside[:, None] & (k < width)[None, :]
+        w = tl.load(line + k[None, :], mask=mask, other=0.0, eviction_policy='evict_first')
+        if SWIGLU:
+            place = line + rows.to(tl.int64) * width + k[None, :]
+            u = tl.load(place, mask=mask, other=0.0, eviction_policy='evict_first')
+        value = tl.load(x + k, mask=k < width, other=0).to(tl.float32)
+        if norm is not None:
+            squares += value * value
+            value *= tl.load(norm + k, mask=k < width, other=0).to(tl.float32)
+        sums += w.to(tl.float32) * value[None, :]
+        if SWIGLU:
+            up_sums += u.to(tl.float32) * value[None, :]
+    factor = 1.0
+    if norm is not None:
+        factor = tl.rsqrt(tl.sum(squares, 0) / width + eps)
+    y = _finish(tl.sum(sums, 1) * factor, n, inside, scale, bias)
+    if SWIGLU:
+        up = _finish(tl.sum(up_sums, 1) * factor, n + rows, inside, scale, bias)
+        y = y * tl.sigmoid(y) * up
+    if residual is not None:
+        y += tl.load(residual + n, mask=inside, other=0).to(tl.float32)
+    tl.store(out + n, y.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _finish(y, n, inside, scale, bias):
+    if scale is not None:
+        y *= tl.load(scale + n, mask=inside, other=0)
+    if bias is not None:
+        y += tl.load(bias + n, mask=inside, other=0).to(tl.float32)
+    return y

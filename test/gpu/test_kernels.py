@@ -1,0 +1,214 @@
+"""Every Triton kernel against plain torch, at sizes of the golden network and of the 4B one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from infinitevl_ros.model import decoder, vision
+from infinitevl_ros.model.checkpoint import load_checkpoint
+from infinitevl_ros.model.config import VisionConfig
+from infinitevl_ros.model.kernels import gpu, plain
+from infinitevl_ros.model.kernels.gpu import pixels
+from infinitevl_ros.model.state import StreamState
+from infinitevl_ros.model.weights import Mlp
+
+# Relative norm of the difference that rounding alone explains.
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+
+
+def close(found, wanted, bound):
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    error = (found.double() - wanted.double()).norm() / wanted.double().norm()
+    assert error < bound, float(error)
+
+
+def normal(*shape, dtype=torch.float32, scale=1.0):
+    return (torch.randn(*shape, device='cuda') * scale).to(dtype)
+
+
+@pytest.mark.parametrize('dtype', BOUNDS)
+@pytest.mark.parametrize('tokens', [1, 3, 256])
+@pytest.mark.parametrize(('width', 'inner'), [(64, 160), (2048, 11008), (1280, 3420)])
+def test_norms_and_projections(tokens, width, inner, dtype):
+    x, norm = normal(1, tokens, width, dtype=dtype), normal(width, dtype=dtype)
+    bias, down_bias = normal(2 * inner, dtype=dtype), normal(width, dtype=dtype)
+    mlp = Mlp(
+        normal(2 * inner, width, dtype=dtype, scale=width**-0.5),
+        normal(width, inner, dtype=dtype, scale=inner**-0.5),
+    )
+    bound = BOUNDS[dtype]
+    close(gpu.rms_norm(x, norm, 1e-6), plain.rms_norm(x, norm, 1e-6), bound)
+    for m in (mlp, replace(mlp, gate_up_bias=bias, down_bias=down_bias)):
+        found = gpu.norm_linear(x, norm, 1e-6, m.gate_up, m.gate_up_bias)
+        close(found, plain.norm_linear(x, norm, 1e-6, m.gate_up, m.gate_up_bias), bound)
+        hidden = plain.norm_swiglu(x, norm, 1e-6, m)
+        close(gpu.norm_swiglu(x, norm, 1e-6, m), hidden, bound)
+        wanted = plain.linear_add(hidden, m.down, m.down_bias, x.float())
+        close(gpu.linear_add(hidden, m.down, m.down_bias, x.float()), wanted, bound)
+    close(gpu.scores(x[0, -1], mlp.gate_up), plain.scores(x[0, -1], mlp.gate_up), bound)
+
+
+@pytest.mark.parametrize('tokens', [1, 256])
+def test_projections_in_8_bits(tokens):
+    """Within what 3 bits of mantissa for weights and inputs leave: about 4 %."""
+    x, norm = normal(1, tokens, 2048, dtype=torch.bfloat16), normal(2048, dtype=torch.bfloat16)
+    mlp = Mlp(
+        normal(2 * 11008, 2048, dtype=torch.bfloat16, scale=2048**-0.5),
+        normal(2048, 11008, dtype=torch.bfloat16, scale=11008**-0.5),
+    )
+    small = Mlp(gpu.quantise_weight(mlp.gate_up), gpu.quantise_weight(mlp.down))
+    found = gpu.norm_linear(x, norm, 1e-6, small.gate_up)
+    close(found, plain.norm_linear(x, norm, 1e-6, mlp.gate_up), 0.05)
+    found = gpu.linear_add(gpu.norm_swiglu(x, norm, 1e-6, small), small.down, None, x.float())
+    wanted = plain.linear_add(plain.norm_swiglu(x, norm, 1e-6, mlp), mlp.down, None, x.float())
+    close(found - x, wanted - x, 0.08)
+    found = gpu.linear_add(x, gpu.quantise_weight(mlp.gate_up[:2048]), None, x.float())
+    close(found - x, plain.linear_add(x, mlp.gate_up[:2048], None, x.float()) - x, 0.05)
+
+
+@pytest.mark.parametrize(
+    ('height', 'width'),
+    [(448, 448), (720, 1280), (480, 640), (1080, 1920), (1920, 1080), (90, 50)],
+)
+def test_frames_of_any_size_become_patches(height, width):
+    config, size = VisionConfig(), (448, 448)
+    frames = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8, device='cuda')
+    buffer = torch.randint(0, 256, (1, 2, pixels.MOST_PIXELS * 3), dtype=torch.uint8).cuda()
+    buffer[0, :, : frames[0].numel()] = frames.flatten(1)
+    tables = [
+        [torch.from_numpy(t).cuda().expand(1, 2, *t.shape).contiguous() for t in pair]
+        for pair in (pixels.taps(height, 448), pixels.taps(width, 448))
+    ]
+    sizes = torch.tensor([height, width], device='cuda').expand(1, 2, 2).contiguous()
+    starts, weights = zip(*tables, strict=True)
+    found = pixels.patches(buffer, sizes, starts, weights, size, config, torch.float32)
+    found = found.unflatten(2, (3, 2, 14, 14))
+    for i in range(2):
+        wanted = vision.patchify(vision.resize(frames[i], size), config, torch.float32)
+        wanted = wanted.unflatten(1, (3, 2, 14, 14))
+        difference = (found[0, :, :, i] - wanted[:, :, i]).abs() * 255 * max(vision.PIXEL_STD)
+        assert difference.max() < 1.1  # one step of 255
+        assert (difference > 0.01).float().mean() < 2e-3  # where rounding is a near tie
+
+
+def big(config):
+    """The 4B widths in a few layers, behind the golden network's embedding."""
+    return replace(
+        config, hidden_size=256, intermediate_size=512, num_attention_heads=16,
+        num_key_value_heads=2, head_dim=128, mrope_section=(16, 24, 24), num_linear_heads=16,
+        num_linear_key_value_heads=16, linear_head_dim=128, sliding_window=1024,
+        num_hidden_layers=4, layer_types=config.layer_types[:4],
+    )  # fmt: skip
+
+
+def mixers(config, kernels, block, rounded, dtype):
+    """All that attention and delta layers give over a few turns, and the state they leave.
+
+    What goes in is rounded to `rounded`; the computation is in `dtype`.
+    """
+    random = torch.Generator('cuda').manual_seed(1)
+    state = StreamState(config, block, 'cuda', dtype, rows=3)
+
+    def normal(*shape):
+        x = torch.randn(*shape, device='cuda', generator=random)
+        return x.to(rounded).to(dtype)
+
+    state['cursor'].copy_(torch.tensor([0, 5, state.ring - 3]))
+    heads = config.num_linear_heads
+    mixer = decoder.GatedDeltaNet(
+        None,
+        normal(sum(config.linear_splits[:3]), 4),
+        torch.empty(heads, device='cuda').uniform_(1, 16, generator=random).log(),
+        torch.randn(heads, device='cuda', generator=random) - 3,
+        normal(config.linear_value_dim),
+        None,
+    )
+    qkv = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
+    outputs = []
+    turns = [(block, (0, 2), None), (1, (0,), None), (16, (2,), (11,)), (16, (1,), (2,))]
+    turns += [(block, (2, 1), (block, 5)), (1, (1,), None), (1, (2,), None)]
+    turns += [(block, (0, 2), None)] * (3 * config.sliding_window // block)
+    turns += [(1, (0, 2), None), (7, (1,), None)]
+    for tokens, rows, lengths in turns:
+        rows = torch.tensor(rows, device='cuda')
+        kept = lengths or (tokens,) * len(rows)
+        lengths = torch.tensor(kept, device='cuda')
+        positions = state['largest'][rows][:, None, None] + 1
+        positions = positions + torch.arange(tokens, device='cuda').expand(len(rows), 3, -1)
+        turn = state.advance(positions, rows, lengths)
+        rope = decoder.rope_tables(config, positions)
+
+        x = normal(len(rows), tokens, sum(config.linear_splits))
+        memory = state.layer(1, 'conv'), state.layer(1, 'recurrent')
+        delta = kernels.gated_delta_net(x, mixer, *memory, turn, config)
+        memory = state.layer(0, 'keys'), state.layer(0, 'values')
+        x = normal(len(rows), tokens, qkv)
+        seen = kernels.sliding_attention(x, rope, *memory, turn, config)
+        for i, length in enumerate(kept):
+            outputs += [delta[i, :length], seen[i, :length]]
+    return outputs, state
+
+
+@pytest.mark.parametrize('dtype', BOUNDS)
+@pytest.mark.parametrize('size', ['golden', '4b'])
+def test_mixers_over_three_windows(golden, size, dtype):
+    """Padded, batched, one token at a time, from any ring start, over a state that lives on.
+
+    The reference computes in float32, from the same rounded inputs.
+    """
+    config = load_checkpoint(golden / 'tiny').config
+    config, block = (config, 36) if size == 'golden' else (big(config), 256)
+    found, state = mixers(config, gpu, block, dtype, dtype)
+    wanted, reference = mixers(config, plain, block, dtype, torch.float32)
+    for x, y in zip(found, wanted, strict=True):
+        close(x.float(), y, BOUNDS[dtype])
+    for name in ('recurrent', 'conv'):
+        close(state.layer(1, name).float(), reference.layer(1, name), BOUNDS[dtype])
+    counters = ('tokens', 'cursor', 'largest')
+    assert all(torch.equal(state[name], reference[name]) for name in counters)
+
+
+@pytest.mark.parametrize('dtype', BOUNDS)
+@pytest.mark.parametrize(('heads', 'width'), [(2, 16), (16, 80)])
+def test_segment_attention(heads, width, dtype):
+    angle = torch.randn(1, 128, width // 2, device='cuda').repeat(1, 1, 2)
+    rope = angle.cos(), angle.sin()
+    valid = torch.rand(2, 64, device='cuda') > 0.3
+    valid[:, 0] = True
+    for length, mask in ((64, None), (128, None), (64, valid), (128, valid.view(1, 128))):
+        qkv = normal(2, 128, 3 * heads * width, dtype=dtype)
+        wanted = plain.segment_attention(qkv, rope, heads, length, mask)
+        found = gpu.segment_attention(qkv.clone(), rope, heads, length, mask)
+        if mask is not None:
+            found, wanted = (x[:, valid.flatten()] for x in (found, wanted))
+        close(found, wanted, BOUNDS[dtype])
+
+
+def test_the_whole_network_on_the_gpu_kernels(golden):
+    weights = replace(load_checkpoint(golden / 'tiny', 'cuda'), kernels=gpu)
+    plain_weights = replace(weights, kernels=plain)
+    results = []
+    for w in (weights, plain_weights):
+        state = StreamState(w.config, 36, 'cuda')
+        hidden = []
+        for i in range(12):
+            x = torch.randn(1, 36, 64, generator=torch.Generator().manual_seed(i)).cuda()
+            positions = torch.arange(36, device='cuda').expand(1, 3, -1) + 2 * i
+            hidden.append(decoder.decode(w, x, positions, state))
+        results.append((torch.cat(hidden), state))
+    (found, state), (wanted, reference) = results
+    close(found, wanted, 1e-4)
+    for name, tensor in state.tensors.items():
+        if tensor.is_floating_point():
+            close(tensor, reference.tensors[name], 1e-4)
+        else:
+            assert torch.equal(tensor, reference.tensors[name])
