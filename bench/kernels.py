@@ -77,17 +77,12 @@ def projections() -> None:
             small = [gpu.quantise_weight(w) for w in weights]
             us = microseconds(lambda i, w=small, y=y: gpu.linear._product(y, w[i]), copies)
             print(f'{"  Triton, fp8":34} {1:6} {us:12.1f} {"":9} {n * k / us / 1e3:7.0f}')
-        if tokens >= 256:
-            small = [gpu.quantise_weight(w) for w in weights] if k % 16 == 0 else []
-            if small and n % 16 == 0:
-                values, scales = gpu.linear._quantise(x)
-                us = microseconds(
-                    lambda i, w=small, v=values, s=scales: gpu.linear._fp8_linear(
-                        v, s, w[i], None, DTYPE
-                    ),
-                    copies,
-                )
-                print(f'{"  fp8 (scaled_mm)":34} {tokens:6} {us:12.1f} {flops / us / 1e6:9.0f}')
+        if k % 16 == n % 16 == 0:
+            small, norm = [gpu.quantise_weight(w) for w in weights], random(k)
+            us = microseconds(
+                lambda i, w=small, x=x, norm=norm: gpu.norm_linear(x, norm, 1e-6, w[i]), copies
+            )
+            print(f'{"  norm + fp8":34} {tokens:6} {us:12.1f} {flops / us / 1e6:9.0f}')
 
 
 def config() -> ModelConfig:

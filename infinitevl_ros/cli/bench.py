@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
-from ..engine import Frame, Options, Sampling, Scheduler, StreamingEngine, VisualMemory
+from ..engine import Options, StreamingEngine
 from ..engine.engine import DEFAULT_FRAME_SIZE
 from ..engine.options import POSITIONS, PROMPT_LAYOUTS
 from ..engine.prompt import Prompt
@@ -27,199 +24,11 @@ from ..model.checkpoint import load_checkpoint
 from ..model.config import CheckpointError
 from ..model.weights import Weights
 from .floor import floor_ms
+from .measure import CAMERA, CAMERA_RATE, Bench
 from .random_checkpoint import write_random_checkpoint
 from .random_weights import SHAPES, random_weights
 
-SECOND = 1_000_000_000
-CAMERA = (720, 1280)  # height and width of the camera's frames
-CAMERA_RATE = 30.0
-# A question that is 20 tokens long for a tokenizer that knows these words.
-QUESTION = 'where did you last see the red cup that was on the table by the window of the kitchen?'
-QUESTION_TOKENS = 20
 PRECISIONS = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'fp8': torch.bfloat16}
-
-
-def milliseconds(
-    call: Callable[[], object], repeats: int, before: Callable = lambda: None
-) -> dict:
-    """Median and 99th percentile of a call's wall time, what `before` does not counted."""
-    times = []
-    for _ in range(repeats):
-        before()
-        began = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - began) * 1000)
-    return summary(times)
-
-
-def summary(times: list[float]) -> dict:
-    return {
-        'median': round(statistics.median(times), 3),
-        'p99': round(float(np.percentile(times, 99)), 3),
-    }
-
-
-class Camera:
-    """Frames of a camera, made before they are timed."""
-
-    def __init__(self, count: int = 8):
-        random = np.random.default_rng(0)
-        self._frames = [random.integers(0, 256, (*CAMERA, 3), np.uint8) for _ in range(count)]
-        self._next = 0
-
-    def frame(self) -> tuple[np.ndarray, int]:
-        """The next frame and its stamp [ns] at CAMERA_RATE."""
-        self._next += 1
-        stamp = int(self._next * SECOND / CAMERA_RATE)
-        return self._frames[self._next % len(self._frames)], stamp
-
-    def feed(self, engine: StreamingEngine, memory: VisualMemory, frames: int) -> None:
-        for _ in range(frames):
-            engine.ingest(memory, *self.frame())
-
-
-class Bench:
-    """The measurements of one engine, each a method that returns a part of the result."""
-
-    def __init__(self, engine: StreamingEngine, label: str):
-        self.engine, self.camera, self._label = engine, Camera(), label
-        tokens = engine.weights.config.sliding_window // engine.tokens_per_frame
-        self.window = tokens * engine.options.frames_per_grid  # in frames
-        question = engine.prompt.encode(QUESTION * 2)[:QUESTION_TOKENS]
-        self.question = engine.prompt.decode(question)
-
-    def progress(self, steps: int, what: str) -> Iterator[int]:
-        return tqdm(range(steps), f'{self._label}: {what}', leave=False, file=sys.stderr)
-
-    def frames(self, repeats: int) -> dict:
-        """A frame from the host's memory to the stream's, with the window so full."""
-        memory, before = (self.engine.new_memory() for _ in range(2))
-        together, result = self.engine.options.frames_per_grid, {}
-        for name, filled in (('empty', 0), ('half', self.window // 2), ('full', self.window + 2)):
-            memory.reset()
-            self.camera.feed(self.engine, memory, filled)
-            before.copy_(memory)
-
-            times = []
-            for _ in self.progress(repeats, f'a frame, window {name}'):
-                memory.copy_(before)
-                synchronize()
-                began = time.perf_counter()
-                self.camera.feed(self.engine, memory, together)
-                times.append((time.perf_counter() - began) * 1000 / together)
-            result[name] = summary(times)
-        return result
-
-    def decode(self, tokens: int) -> float:
-        """Milliseconds a token of a long answer, the host's part included."""
-        memory = self.full_memory()
-        answer = self.engine.ask(memory, self.question, Sampling(max_tokens=tokens + 8))
-        for _ in range(8):
-            answer.step()
-        began = time.perf_counter()
-        for _ in self.progress(tokens, 'tokens of an answer'):
-            answer.step()
-        taken = time.perf_counter() - began
-        answer.close()
-        return round(taken * 1000 / tokens, 3)
-
-    def first_token(self, repeats: int) -> dict:
-        """From the question to its first token on the host."""
-        memory = self.full_memory()
-
-        def ask() -> None:
-            answer = self.engine.ask(memory, self.question, Sampling(max_tokens=1))
-            while not answer.finish:
-                answer.step()
-
-        ask()
-        return milliseconds(ask, repeats, synchronize)
-
-    def growth(self, first: int, last: int) -> dict:
-        """Bytes allocated after so many frames."""
-        memory = self.engine.new_memory()
-        sizes = {}
-        for i in self.progress(last, 'bytes over many frames'):
-            self.camera.feed(self.engine, memory, 1)
-            if i + 1 in (first, last):
-                sizes[i + 1] = allocated()
-        return {
-            'frames': [first, last],
-            'bytes': list(sizes.values()),
-            'growth': sizes[last] - sizes[first],
-        }
-
-    def streaming(self, seconds: float) -> dict:
-        """A camera at CAMERA_RATE while questions are asked without a pause."""
-        memory = self.full_memory()
-        offered, latency, answers = [], [], []
-        scheduler = Scheduler(
-            self.engine, on_frame=lambda _: latency.append(time.perf_counter() - offered[-1])
-        )
-
-        def ask(outcome=None) -> None:
-            if outcome is not None:
-                answers.append(outcome)
-            if time.perf_counter() < end:
-                scheduler.ask(memory, self.question, ask, sampling=Sampling(max_tokens=64))
-
-        began = time.perf_counter()
-        end = began + seconds
-        ask()
-        for i in self.progress(int(seconds * CAMERA_RATE), 'a camera and questions'):
-            time.sleep(max(0.0, began + i / CAMERA_RATE - time.perf_counter()))
-            frame, stamp = self.camera.frame()
-            offered.append(time.perf_counter())
-            scheduler.offer(memory, frame, stamp)
-        time.sleep(1 / CAMERA_RATE)
-        taken = time.perf_counter() - began
-        counts = scheduler.counts(memory)
-        scheduler.close()
-        return {
-            'seconds': round(taken, 2),
-            'frames': counts.received,
-            'dropped': counts.dropped + counts.failed,
-            'latency_ms': summary([1000 * s for s in latency]) if latency else None,
-            'answers': sum(answer.success for answer in answers),
-            'tokens_per_second': round(sum(a.tokens for a in answers) / taken, 1),
-        }
-
-    def together(self, repeats: int) -> dict:
-        """Frames of two cameras, one after the other and as one batch."""
-        memories = [self.full_memory() for _ in range(2)]
-
-        def batch() -> None:
-            frames = [Frame(memory, *self.camera.frame()) for memory in memories]
-            self.engine.ingest_together(frames)
-
-        def singly() -> None:
-            for memory in memories:
-                self.camera.feed(self.engine, memory, 1)
-
-        batch()
-        return {
-            'one_by_one': milliseconds(singly, repeats)['median'],
-            'together': milliseconds(batch, repeats)['median'],
-        }
-
-    def full_memory(self) -> VisualMemory:
-        memory = self.engine.new_memory()
-        self.camera.feed(self.engine, memory, self.window + 2)
-        return memory
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def allocated() -> int:
-    """Bytes in use: on a GPU those of its allocator, else those of the process."""
-    gc.collect()
-    if torch.cuda.is_available():
-        return torch.cuda.memory_allocated()
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * 4096
 
 
 def load(arguments: argparse.Namespace, folder: Path) -> tuple[Weights, Prompt, tuple[int, int]]:
@@ -251,8 +60,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         prompt_layout=arguments.prompt_layout,
     )
 
-    def engine(**changes) -> StreamingEngine:
-        fp8 = arguments.precision == 'fp8'
+    def engine(fp8: bool = arguments.precision == 'fp8', **changes) -> StreamingEngine:
         return StreamingEngine(weights, prompt, size, 'bench', replace(options, **changes), fp8)
 
     began = time.perf_counter()
@@ -273,11 +81,23 @@ def measure(arguments: argparse.Namespace) -> dict:
     }
     result['growth_bytes'] = result['growth']['growth']
     result['dropped'] = result['streaming']['dropped']
+    if arguments.precision == 'fp8':
+        result['fp8_error'] = fp8_error(whole, engine(fp8=False))
     if whole.frames_at_once > 1:
         result['two_cameras_ms'] = bench.together(repeats)
     if whole.lookahead and not arguments.no_extras:
         result |= extras(arguments, whole, engine)
     return result
+
+
+def fp8_error(rounded: StreamingEngine, exact: StreamingEngine) -> float:
+    """Relative norm of what 8 bits change in the memory's recurrent states after a full window."""
+    memories = [Bench(engine, '').full_memory() for engine in (rounded, exact)]
+    names = [name for name in memories[0].state.tensors if name.endswith('recurrent')]
+    found, wanted = (
+        torch.cat([memory.state[name].flatten() for name in names]) for memory in memories
+    )
+    return round(float((found - wanted).norm() / wanted.norm()), 4)
 
 
 def extras(arguments: argparse.Namespace, whole: StreamingEngine, engine: Callable) -> dict:
@@ -383,6 +203,8 @@ def table(result: dict) -> str:
         f'{growth["growth"]} bytes; one memory: {result["memory_bytes"] / 1e6:.1f} MB; '
         f'start: {result["start_s"]} s',
     ]
+    if 'fp8_error' in result:
+        lines.append(f'fp8 changes the recurrent states by {result["fp8_error"]:.1%}')
     return '\n'.join(lines)
 
 

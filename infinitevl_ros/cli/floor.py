@@ -43,6 +43,8 @@ def _matrices(block: Block) -> list[Tensor | Fp8]:
 
 
 def _product(matrix: Tensor | Fp8, tokens: int) -> Callable[[], Tensor]:
+    if isinstance(matrix, Fp8) and matrix.wide is not None and tokens > 1:
+        matrix = matrix.wide
     if not isinstance(matrix, Fp8):
         x = torch.randn(tokens, matrix.shape[1], device=matrix.device).to(matrix.dtype)
         return lambda: F.linear(x, matrix)

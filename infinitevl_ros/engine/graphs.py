@@ -205,7 +205,7 @@ class _CameraInput:
         self._turn = torch.zeros(2, count, dtype=torch.int64, device=device)
         self._turn[0] = torch.arange(count)
         self._known: dict[tuple[int, int], tuple[int, int]] = {}
-        self._sizes = torch.ones(count, grids, 2, dtype=torch.int64, device=device)
+        self._sizes = torch.ones(count, grids, 4, dtype=torch.int64, device=device)
         sides = (height, width)
         self._starts = [
             torch.zeros(count, grids, side, dtype=torch.int64, device=device) for side in sides
@@ -253,7 +253,8 @@ class _CameraInput:
         return vision.resize(torch.from_numpy(frame), self._geometry.frame_size).numpy()
 
     def _load_size(self, i: int, j: int, height: int, width: int) -> None:
-        self._sizes[i, j].copy_(torch.tensor((height, width)))
+        size = pixels.size_of(height, width, self._geometry.frame_size)
+        self._sizes[i, j].copy_(torch.tensor(size))
         for axis, side in enumerate((height, width)):
             starts, weights = pixels.taps(side, self._geometry.frame_size[axis])
             self._starts[axis][i, j].copy_(torch.from_numpy(starts))

@@ -15,10 +15,14 @@ from .kernels import plain
 
 @dataclass
 class Fp8:
-    """A matrix in 8 bits, float8_e4m3fn [N, K]; row n times `scale` [N] is what it stands for."""
+    """A matrix in 8 bits, float8_e4m3fn [N, K]; row n times `scale` [N] is what it stands for.
+
+    `wide` is the matrix itself, where products with many tokens gain nothing from 8 bits.
+    """
 
     values: Tensor
     scale: Tensor
+    wide: Tensor | None = None
 
 
 @dataclass

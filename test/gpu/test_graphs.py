@@ -75,7 +75,10 @@ def mid(checkpoint):
     vision = replace(weights.config.vision, depth=8)
     assert isinstance(vision, VisionConfig)
     config = replace(weights.config, vision=vision, eos_token_ids=(-1,))
-    return replace(weights, config=config, vision=tower), Prompt(checkpoint, config)
+    # Text on the scale of image tokens: the first norm would magnify what is far smaller.
+    embed = weights.embed * config.hidden_size**0.5
+    weights = replace(weights, config=config, vision=tower, embed=embed, head=embed)
+    return weights, Prompt(checkpoint, config)
 
 
 def small(golden, checkpoint, tmp_path_factory):

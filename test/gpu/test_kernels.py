@@ -65,14 +65,12 @@ def test_projections_in_8_bits(tokens):
         normal(2 * 11008, 2048, dtype=torch.bfloat16, scale=2048**-0.5),
         normal(2048, 11008, dtype=torch.bfloat16, scale=11008**-0.5),
     )
-    small = Mlp(gpu.quantise_weight(mlp.gate_up), gpu.quantise_weight(mlp.down))
+    small = Mlp(gpu.quantise_weight(mlp.gate_up), gpu.quantise_weight(mlp.down, keep=True))
     found = gpu.norm_linear(x, norm, 1e-6, small.gate_up)
     close(found, plain.norm_linear(x, norm, 1e-6, mlp.gate_up), 0.05)
     found = gpu.linear_add(gpu.norm_swiglu(x, norm, 1e-6, small), small.down, None, x.float())
     wanted = plain.linear_add(plain.norm_swiglu(x, norm, 1e-6, mlp), mlp.down, None, x.float())
     close(found - x, wanted - x, 0.08)
-    found = gpu.linear_add(x, gpu.quantise_weight(mlp.gate_up[:2048]), None, x.float())
-    close(found - x, plain.linear_add(x, mlp.gate_up[:2048], None, x.float()) - x, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,8 @@ def test_frames_of_any_size_become_patches(height, width):
         [torch.from_numpy(t).cuda().expand(1, 2, *t.shape).contiguous() for t in pair]
         for pair in (pixels.taps(height, 448), pixels.taps(width, 448))
     ]
-    sizes = torch.tensor([height, width], device='cuda').expand(1, 2, 2).contiguous()
+    sizes = torch.tensor(pixels.size_of(height, width, size), device='cuda')
+    sizes = sizes.expand(1, 2, 4).contiguous()
     starts, weights = zip(*tables, strict=True)
     found = pixels.patches(buffer, sizes, starts, weights, size, config, torch.float32)
     found = found.unflatten(2, (3, 2, 14, 14))

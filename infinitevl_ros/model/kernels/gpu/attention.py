@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...config import ModelConfig
 from ...state import Turn
@@ -14,6 +16,11 @@ KEYS = 128  # keys a program looks at at once
 # Programs that keep every multiprocessor busy.
 PROGRAMS = 128
 MOST_SPLITS = 64
+SHORT_SEGMENTS = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 def sliding_attention(
@@ -69,13 +76,16 @@ def segment_attention(
     head = width // (3 * heads)
     _rotate[(frames * slots,)](
         qkv, *rope, slots, heads, head // 2, triton.next_power_of_2(2 * heads),
-        triton.next_power_of_2(head // 2), num_warps=4,
+        triton.next_power_of_2(head // 2), num_warps=2,
     )  # fmt: skip
     q, k, v = qkv.view(-1, length, 3, heads, head).permute(2, 0, 3, 1, 4)
     mask = None
     if valid is not None:
         mask = valid.repeat(frames, 1)[:, None, None]
-    o = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    # cuDNN's is the best for long segments, and nearly the slowest for many short ones.
+    backends = SHORT_SEGMENTS if length <= 128 else [SDPBackend.CUDNN_ATTENTION, *SHORT_SEGMENTS]
+    with sdpa_kernel(backends, set_priority=True):
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return o.transpose(1, 2).reshape(frames, slots, -1)
 
 

@@ -36,8 +36,9 @@ def gated_delta_net(
     run(projected, mixer, conv, recurrent, turn, config, o)
     out = projected.new_empty(batch, tokens, heads * value)
     gates = projected[..., heads * (2 * key + value) :]
-    _gated_norm[(batch * tokens, heads)](
-        o, gates, mixer.norm, out, width, config.norm_eps, heads, value, num_warps=1
+    group = 4 if tokens > 1 else 1
+    _gated_norm[(batch * tokens, triton.cdiv(heads, group))](
+        o, gates, mixer.norm, out, width, config.norm_eps, heads, value, group, num_warps=group
     )
     return out
 
@@ -355,13 +356,16 @@ def _delta_step(
 
 @triton.jit
 def _gated_norm(
-    x, gates, weight, out, width, eps, HEADS: tl.constexpr, VALUE: tl.constexpr
+    x, gates, weight, out, width, eps, HEADS: tl.constexpr, VALUE: tl.constexpr,
+    GROUP: tl.constexpr,
 ):  # fmt: skip
-    """rms_norm(x) * SiLU(gate) of one head of one token."""
-    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    v = tl.arange(0, VALUE)
-    value = tl.load(x + (token * HEADS + head) * VALUE + v)
-    gate = tl.load(gates + token * width + head * VALUE + v).to(tl.float32)
-    value *= tl.rsqrt(tl.sum(value * value, 0) / VALUE + eps)
-    value *= tl.load(weight + v).to(tl.float32) * _silu(gate)
-    tl.store(out + (token * HEADS + head) * VALUE + v, value.to(out.dtype.element_ty))
+    """rms_norm(x) * SiLU(gate) of some heads of one token."""
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1) * GROUP + tl.arange(0, GROUP)
+    place = head[:, None] * VALUE + tl.arange(0, VALUE)
+    inside = (head < HEADS)[:, None]
+    value = tl.load(x + token * HEADS * VALUE + place, mask=inside, other=0)
+    gate = tl.load(gates + token * width + place, mask=inside, other=0).to(tl.float32)
+    value *= tl.rsqrt(tl.sum(value * value, 1) / VALUE + eps)[:, None]
+    value *= tl.load(weight + tl.arange(0, VALUE)).to(tl.float32) * _silu(gate)
+    place += token * HEADS * VALUE
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=inside)

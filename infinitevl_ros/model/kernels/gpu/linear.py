@@ -42,20 +42,13 @@ def norm_linear(
     return _fp8_linear(values, scales, weight, bias, norm.dtype)
 
 
-def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor | tuple[Tensor, Tensor]:
-    """See `plain.norm_swiglu`. Before a projection in fp8, values and scales for it."""
+def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor:
+    """See `plain.norm_swiglu`."""
     if _is_one(x):
         return _product(
             x, mlp.gate_up, mlp.gate_up_bias, norm=norm, eps=eps, swiglu=True, dtype=norm.dtype
         )
-    both = norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias)
-    width = both.shape[-1] // 2
-    if isinstance(mlp.down, Fp8):
-        block = triton.next_power_of_2(width)
-        values, scales = _fp8_like(both[..., :width])
-        _silu_mul_fp8[(len(scales),)](both, values, scales, width, block, num_warps=8)
-        return values, scales
-    return silu_mul(both)
+    return silu_mul(norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias))
 
 
 def silu_mul(both: Tensor) -> Tensor:
@@ -67,17 +60,14 @@ def silu_mul(both: Tensor) -> Tensor:
     return out
 
 
-def linear_add(
-    x: Tensor | tuple[Tensor, Tensor], weight: Tensor | Fp8, bias: Tensor | None, residual: Tensor
-) -> Tensor:
+def linear_add(x: Tensor, weight: Tensor | Fp8, bias: Tensor | None, residual: Tensor) -> Tensor:
     """See `plain.linear_add`; adds to `residual` in place."""
-    if isinstance(x, Tensor) and _is_one(x):
+    if _is_one(x):
         return _product(x, weight, bias, residual=residual)
     if isinstance(weight, Fp8):
-        values, scales = _quantise(x) if isinstance(x, Tensor) else x
-        return residual.add_(_fp8_linear(values, scales, weight, bias, residual.dtype))
+        weight = weight.wide
     if bias is not None:
-        return residual.add_(F.linear(x, weight, bias))
+        return _add(residual, F.linear(x, weight), bias)
     total, x = residual.view(-1, residual.shape[-1]), x.reshape(-1, x.shape[-1])
     if total.dtype == x.dtype:
         total.addmm_(x, weight.T)
@@ -93,10 +83,11 @@ def scores(hidden: Tensor, head: Tensor) -> Tensor:
     return F.linear(hidden, head).float()
 
 
-def quantise_weight(weight: Tensor) -> Fp8:
-    """A matrix in fp8, each row scaled to use the whole range."""
+def quantise_weight(weight: Tensor, keep: bool = False) -> Fp8:
+    """A matrix in fp8, each row scaled to use the whole range; `keep` it as it was as well."""
     scale = weight.float().abs().amax(1).clamp(min=1e-12) / FP8_MAX
-    return Fp8((weight.float() / scale[:, None]).to(torch.float8_e4m3fn), scale)
+    values = (weight.float() / scale[:, None]).to(torch.float8_e4m3fn)
+    return Fp8(values, scale, weight if keep else None)
 
 
 def _is_one(x: Tensor) -> bool:
@@ -112,12 +103,13 @@ def _fp8_like(x: Tensor) -> tuple[Tensor, Tensor]:
     return values, torch.empty(x.numel() // x.shape[-1], dtype=torch.float32, device=x.device)
 
 
-def _quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    x = x.contiguous()
-    values, scales = _fp8_like(x)
-    block = triton.next_power_of_2(x.shape[-1])
-    _to_fp8[(len(scales),)](x, values, scales, x.shape[-1], block, num_warps=_warps(block))
-    return values, scales
+def _add(residual: Tensor, x: Tensor, bias: Tensor) -> Tensor:
+    """Residual + x + bias, in place."""
+    width = x.shape[-1]
+    block = min(1024, triton.next_power_of_2(width))
+    grid = (x.numel() // width, triton.cdiv(width, block))
+    _add_with_bias[grid](residual, x, bias, width, block, num_warps=max(1, block // 256))
+    return residual
 
 
 def _fp8_linear(
@@ -181,16 +173,6 @@ def _rms_norm(
 
 
 @triton.jit
-def _to_fp8(x, out, scales, width, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    i = tl.arange(0, BLOCK)
-    value = tl.load(x + row * width + i, mask=i < width, other=0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(value), 0), 1e-12) / 448.0
-    tl.store(scales + row, scale)
-    tl.store(out + row * width + i, (value / scale).to(out.dtype.element_ty), mask=i < width)
-
-
-@triton.jit
 def _silu_mul(both, out, width, BLOCK: tl.constexpr):
     """SiLU of the first half of a row times the second."""
     row = tl.program_id(0).to(tl.int64)
@@ -203,16 +185,14 @@ def _silu_mul(both, out, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _silu_mul_fp8(both, out, scales, width, BLOCK: tl.constexpr):
+def _add_with_bias(residual, x, bias, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    i = tl.arange(0, BLOCK)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < width
-    gate = tl.load(both + row * 2 * width + i, mask=inside, other=0).to(tl.float32)
-    up = tl.load(both + row * 2 * width + width + i, mask=inside, other=0).to(tl.float32)
-    y = gate * tl.sigmoid(gate) * up
-    scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-12) / 448.0
-    tl.store(scales + row, scale)
-    tl.store(out + row * width + i, (y / scale).to(out.dtype.element_ty), mask=inside)
+    y = tl.load(x + row * width + i, mask=inside, other=0).to(tl.float32)
+    y += tl.load(bias + i, mask=inside, other=0).to(tl.float32)
+    y += tl.load(residual + row * width + i, mask=inside, other=0).to(tl.float32)
+    tl.store(residual + row * width + i, y.to(residual.dtype.element_ty), mask=inside)
 
 
 @triton.jit

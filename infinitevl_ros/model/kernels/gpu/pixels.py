@@ -29,6 +29,12 @@ def most_taps(size: int) -> int:
     return 2 * math.ceil(2 * max(1.0, LONGEST_SIDE / size)) + 1
 
 
+def size_of(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A frame's height and width, and how many taps its resize to `size` has on either axis."""
+    scales = (max(1.0, side / to) for side, to in zip((height, width), size, strict=True))
+    return height, width, *(2 * math.ceil(2 * scale) + 1 for scale in scales)
+
+
 @functools.lru_cache(maxsize=64)
 def taps(source: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """How `size` output pixels are made of `source` input pixels along one axis.
@@ -62,7 +68,7 @@ def patches(
     """Patches [F, N, patch values] as vision.patchify gives them, of frames of `size`.
 
     `frames` [F, G, bytes] hold RGB frames, G to fill the temporal slots of a patch in turn (the
-    last one fills what is left); `sizes` [F, G, 2] their height and width; `starts` and `weights`
+    last one fills what is left); `sizes` [F, G, 4] what `size_of` gives; `starts` and `weights`
     what `taps` gives for height and width, [F, G, side] and [F, G, side, taps].
     """
     count, grids = frames.shape[:2]
@@ -76,7 +82,7 @@ def patches(
     patch_count = (height // side) * (width // side)
     out = torch.empty(count, patch_count, config.patch_values, dtype=dtype, device=frames.device)
     _resize_height[(height, triton.cdiv(width, 128), count * config.temporal_patch_size)](
-        rows, starts[0], weights[0], pixel_statistics(frames.device), out, height, width,
+        rows, sizes, starts[0], weights[0], pixel_statistics(frames.device), out, height, width,
         weights[0].shape[-1], grids,
         LONGEST_SIDE, side, config.spatial_merge_size, config.temporal_patch_size,
         128, num_warps=4,
@@ -91,7 +97,8 @@ def _resize_width(
 ):  # fmt: skip
     """One row of one frame to `width` pixels."""
     y, block, f = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    height, source = tl.load(sizes + 2 * f), tl.load(sizes + 2 * f + 1)
+    height, source = tl.load(sizes + 4 * f), tl.load(sizes + 4 * f + 1)
+    used = tl.load(sizes + 4 * f + 3)
     if y < height:
         x = block * BLOCK + tl.arange(0, BLOCK)
         inside = x < width
@@ -100,7 +107,7 @@ def _resize_width(
         out = rows + ((f * LONGEST + y) * width + x) * 3
         for c in tl.static_range(3):
             total = tl.zeros((BLOCK,), tl.float32)
-            for i in range(taps):
+            for i in range(used):
                 w = tl.load(weights + (f * width + x) * taps + i, mask=inside, other=0)
                 p = start + i
                 pixel = tl.load(line + p * 3 + c, mask=inside & (p < source), other=0)
@@ -111,8 +118,8 @@ def _resize_width(
 
 @triton.jit
 def _resize_height(
-    rows, starts, weights, statistics, out, height, width, taps, grids, LONGEST: tl.constexpr,
-    SIDE: tl.constexpr, MERGE: tl.constexpr, SLOTS: tl.constexpr,
+    rows, sizes, starts, weights, statistics, out, height, width, taps, grids,
+    LONGEST: tl.constexpr, SIDE: tl.constexpr, MERGE: tl.constexpr, SLOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One output row of one temporal slot: the other axis, then each pixel to its patch."""
@@ -121,7 +128,7 @@ def _resize_height(
     f = frame * grids + tl.minimum(time, grids - 1)
     x = block * BLOCK + tl.arange(0, BLOCK)
     inside = x < width
-    start = tl.load(starts + f * height + y)
+    start, used = tl.load(starts + f * height + y), tl.load(sizes + 4 * f + 2)
     # Merged blocks row by row, patches within a block row by row, (channel, time, y, x) within.
     unit: tl.constexpr = SIDE * MERGE
     patch = (y // unit * (width // unit) + x // unit) * MERGE * MERGE
@@ -130,7 +137,7 @@ def _resize_height(
     place += (time * SIDE + y % SIDE) * SIDE + x % SIDE
     for c in tl.static_range(3):
         total = tl.zeros((BLOCK,), tl.float32)
-        for i in range(taps):
+        for i in range(used):
             w = tl.load(weights + (f * height + y) * taps + i)
             line = rows + ((f * LONGEST + tl.minimum(start + i, LONGEST - 1)) * width + x) * 3
             # What lies beyond the frame was never written, but is a byte that weighs nothing.

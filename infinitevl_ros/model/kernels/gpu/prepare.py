@@ -15,20 +15,25 @@ WIDTH = 128
 
 
 def prepare(weights: Weights, fp8: bool) -> Weights:
-    """The same network for the GPU kernels, its projections in 8 bits if asked for."""
-    blocks, layers = weights.vision.blocks, weights.layers
-    blocks = [replace(block, mlp=_widen(block.mlp, not fp8)) for block in blocks]
+    """The same network for the GPU kernels, its projections in 8 bits if asked for.
+
+    Projections into the residual stream are narrow, and their products with many tokens are
+    slower in 8 bits: there they stay as they are. The decoder's have an 8-bit copy for one token.
+    """
+    blocks = [replace(block, mlp=_widen(block.mlp)) for block in weights.vision.blocks]
+    layers = weights.layers
     if fp8:
-        blocks, layers = [_quantise(b) for b in blocks], [_quantise(b) for b in layers]
+        blocks = [_quantise(block, outputs=False) for block in blocks]
+        layers = [_quantise(block, outputs=True) for block in layers]
     vision = replace(weights.vision, blocks=blocks)
     return replace(weights, vision=vision, layers=layers, kernels=gpu)
 
 
-def _widen(mlp: Mlp, bias_inside: bool) -> Mlp:
+def _widen(mlp: Mlp) -> Mlp:
     """Rows and columns up to a multiple of WIDTH, which change nothing.
 
-    With `bias_inside` the first of them is always 1 in between, so that its column of `down` can
-    be the bias: a product that adds to the residual has no other place for one.
+    The first of them is always 1 in between, so that its column of `down` can be the bias: a
+    product that adds to the residual has no other place for one.
     """
     more = -mlp.down.shape[1] % WIDTH
     if not more:
@@ -36,8 +41,6 @@ def _widen(mlp: Mlp, bias_inside: bool) -> Mlp:
     width = mlp.down.shape[1]
     gate_up = _pad_halves(mlp.gate_up, more)
     gate_up_bias, down = _pad_halves(mlp.gate_up_bias, more), F.pad(mlp.down, (0, more))
-    if not bias_inside:
-        return replace(mlp, gate_up=gate_up, gate_up_bias=gate_up_bias, down=down)
     # SiLU(16) / 16 is 1 to within float32's rounding.
     gate_up_bias[width], gate_up_bias[2 * width + more] = 16, 1 / 16
     down[:, width] = mlp.down_bias
@@ -49,17 +52,21 @@ def _pad_halves(x: Tensor, more: int) -> Tensor:
     return F.pad(halves, (0, 0) * (x.ndim - 1) + (0, more)).flatten(0, 1)
 
 
-def _quantise(block: Block) -> Block:
+def _quantise(block: Block, outputs: bool) -> Block:
+    """The projections that read the residual stream in 8 bits, and those into it if `outputs`."""
     mixer, mlp = block.mixer, block.mlp
     if isinstance(mixer, GatedDeltaNet):
-        mixer = replace(mixer, proj=_to_fp8(mixer.proj), out=_to_fp8(mixer.out))
+        mixer = replace(mixer, proj=_to_fp8(mixer.proj))
     else:
-        mixer = replace(mixer, qkv=_to_fp8(mixer.qkv), out=_to_fp8(mixer.out))
-    mlp = replace(mlp, gate_up=_to_fp8(mlp.gate_up), down=_to_fp8(mlp.down))
+        mixer = replace(mixer, qkv=_to_fp8(mixer.qkv))
+    mlp = replace(mlp, gate_up=_to_fp8(mlp.gate_up))
+    if outputs:
+        mixer = replace(mixer, out=_to_fp8(mixer.out, keep=True))
+        mlp = replace(mlp, down=_to_fp8(mlp.down, keep=True))
     return replace(block, mixer=mixer, mlp=mlp)
 
 
-def _to_fp8(weight: Tensor) -> Tensor | Fp8:
+def _to_fp8(weight: Tensor, keep: bool = False) -> Tensor | Fp8:
     # What the 8-bit matrix product can take.
     fits = all(side % 16 == 0 for side in weight.shape)
-    return gpu.quantise_weight(weight) if fits else weight
+    return gpu.quantise_weight(weight, keep) if fits else weight
