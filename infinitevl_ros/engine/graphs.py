@@ -91,8 +91,9 @@ class GraphRunner:
     def ingest(self, pictures: Sequence[Picture]) -> None:
         camera = self._cameras[len(pictures) - 1]
         camera.load(pictures)
-        camera.step()
-        done = torch.cuda.Event(blocking=True)
+        for step in camera.steps:
+            step()
+        done = torch.cuda.Event()
         done.record()
         done.synchronize()
 
@@ -141,7 +142,12 @@ class GraphRunner:
             text.newest[text.row] = token
 
         for camera in self._cameras:
-            camera.step = self._capture(lambda c=camera: c.run(self.pool))
+            # In parts: the GPU begins only when a graph's launch is complete, which takes a
+            # while for the large ones, but may then go on during the next.
+            camera.steps = [
+                self._capture(part)
+                for part in (camera.cut, camera.encode, lambda c=camera: c.remember(self.pool))
+            ]
         self._buckets = {size: self._capture(read(size)) for size in (*sizes, last)}
         self._decode = self._capture(lambda: respond(text.newest[text.row], text.one))
         self._greedy = self._capture(lambda: choose(True))
@@ -193,10 +199,9 @@ class GraphDecoding:
 class _CameraInput:
     """Where `count` pictures wait for the frame graph: staging on the host and on the device."""
 
-    step: Step
-
     def __init__(self, weights: Weights, geometry: Geometry, options: Options, count: int):
         self._weights, self._geometry = weights, geometry
+        self.steps: list[Step] = []
         device, grids = weights.device, options.frames_per_grid
         height, width = geometry.frame_size
         size = 3 * pixels.MOST_PIXELS
@@ -236,13 +241,22 @@ class _CameraInput:
             np.copyto(staged[piece], flat[piece])
             device[piece].copy_(host[piece], non_blocking=True)
 
-    def run(self, pool: StreamState) -> None:
-        rows, time = self._turn
-        patches = pixels.patches(
+    def cut(self) -> None:
+        """Frames to patches."""
+        self._patches = pixels.patches(
             self._frames, self._sizes, self._starts, self._taps, self._geometry.frame_size,
             self._weights.config.vision, self._weights.dtype,
         )  # fmt: skip
-        frame_step(self._weights, self._geometry, patches, time, pool, rows)
+
+    def encode(self) -> None:
+        """Patches to image tokens."""
+        grid = self._geometry.grid(self._weights)
+        self._tokens = vision.encode(self._weights, self._patches, grid)
+
+    def remember(self, pool: StreamState) -> None:
+        """Image tokens into the memories."""
+        rows, time = self._turn
+        frame_step(self._weights, self._geometry, self._tokens, time, pool, rows)
 
     def _small_enough(self, frame: np.ndarray) -> np.ndarray:
         """The frame; one that is larger than what is staged is resized on the host."""

@@ -94,10 +94,10 @@ class PlainRunner:
                 slots = [p.unflatten(1, (3, config.temporal_patch_size, -1)) for p in patches]
                 joined = [slot[:, :, i] for i, slot in enumerate(slots)]
                 patches = [torch.stack(joined, 2).flatten(1)]
+            grid = self.geometry.grid(self.weights)
+            tokens = vision.encode(self.weights, patches[0][None], grid)
             time = torch.full_like(self._row, picture.time)
-            frame_step(
-                self.weights, self.geometry, patches[0][None], time, picture.state, self._row
-            )
+            frame_step(self.weights, self.geometry, tokens, time, picture.state, self._row)
 
     def begin(self, state: StreamState, sampling: Sampling) -> Decoding:
         rebased = self.options.positions == 'rebased'

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model import decoder, vision
+from ..model import decoder
 from ..model.state import StreamState
 from ..model.weights import Weights
 
@@ -48,13 +48,12 @@ class Geometry:
 def frame_step(
     weights: Weights,
     geometry: Geometry,
-    patches: Tensor,
+    tokens: Tensor,
     time: Tensor,
     state: StreamState,
     rows: Tensor,
 ) -> None:
-    """Take one picture each into `rows` [B] of `state`: patches [B, N, values] at `time` [B]."""
-    tokens = vision.encode(weights, patches, geometry.grid(weights))
+    """Take one picture each into `rows` [B] of `state`: image tokens [B, N, D] at `time` [B]."""
     state['time'][rows] = time
     positions = geometry.cells.expand(len(rows), -1, -1) + state['origin'][rows, None, None]
     positions = torch.cat((positions[:, :1] + time[:, None, None], positions[:, 1:]), 1)

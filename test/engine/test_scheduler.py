@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
-from infinitevl_ros.engine import QueueFullError, Sampling, Scheduler
+from infinitevl_ros.engine import QueueFullError, Sampling, Scheduler, StreamingEngine
 
 FRAME = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
 LONG = Sampling(max_tokens=4000)
@@ -308,3 +308,31 @@ def test_close_ends_every_question(engine):
         stream.ask()
     with pytest.raises(RuntimeError, match='shutting down'):
         stream.scheduler.call(lambda: None)
+
+
+def test_frames_of_several_cameras_are_taken_together(checkpoint, monkeypatch):
+    engine = StreamingEngine.from_checkpoint(checkpoint)
+    monkeypatch.setattr(engine._runner, 'pictures_at_once', 2)
+    batches, together = [], engine.ingest_together
+    gate, taken = threading.Event(), queue.Queue()
+
+    def record(frames):
+        batches.append([frame.stamp for frame in frames])
+        together(frames)
+
+    monkeypatch.setattr(engine, 'ingest_together', record)
+    refused = []
+    scheduler = Scheduler(
+        engine, on_frame=taken.put, on_frame_error=lambda memory, error: refused.append(memory)
+    )
+    memories = [engine.new_memory() for _ in range(4)]
+    scheduler.call(gate.wait)  # until all frames wait
+    for i, memory in enumerate(memories):
+        pixels = np.zeros((20, 20, 3 if i != 2 else 1), np.uint8)
+        scheduler.offer(memory, pixels, i)
+    gate.set()
+    assert {taken.get(timeout=10) for _ in range(3)} == set(memories) - {memories[2]}
+    scheduler.close()
+    # A bad frame is refused and its companion taken.
+    assert batches == [[0, 1], [3]]
+    assert refused == [memories[2]]
