@@ -44,6 +44,8 @@ def _why_not_triton(weights: Weights) -> str | None:
         return f'device "{weights.device}" is not an NVIDIA GPU'
     if importlib.util.find_spec('triton') is None:
         return 'triton is not installed'
+    if 'dtype_out' not in torch.ops.aten.addmm.overloads():
+        return f'torch {torch.__version__} is older than 2.8'
     capability = torch.cuda.get_device_capability(weights.device)
     if capability < (8, 0):
         return f'the GPU has compute capability {capability[0]}.{capability[1]}, 8.0 is needed'
