@@ -7,6 +7,7 @@ for every memory, every resolution and for ever.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import weakref
@@ -35,6 +36,17 @@ PIECE = 2**19  # bytes of a frame that are copied at once
 logger = logging.getLogger(__name__)
 
 Step = Callable[[], object]
+
+
+def _on_device(method: Callable) -> Callable:
+    """Run a GraphRunner's method with its GPU as the current one, on whatever thread."""
+
+    @functools.wraps(method)
+    def call(self: GraphRunner, *arguments: object) -> object:
+        with torch.cuda.device(self.weights.device):
+            return method(self, *arguments)
+
+    return call
 
 
 class GraphRunner:
@@ -76,6 +88,7 @@ class GraphRunner:
         weakref.finalize(state, self._free.append, index)
         return state
 
+    @_on_device
     def prime(self, header: list[int]) -> StreamState:
         state = self.pool.row(0)
         # Not of the pool: it is only ever copied from.
@@ -88,6 +101,7 @@ class GraphRunner:
         state.reset()
         return kept
 
+    @_on_device
     def ingest(self, pictures: Sequence[Picture]) -> None:
         camera = self._cameras[len(pictures) - 1]
         camera.load(pictures)
@@ -97,21 +111,25 @@ class GraphRunner:
         done.record()
         done.synchronize()
 
+    @_on_device
     def begin(self, state: StreamState, sampling: Sampling) -> Decoding:
         if self.options.positions == 'rebased':
             open_question(self.geometry, state)
         return GraphDecoding(self, state, sampling)
 
+    @_on_device
     def append(self, state: StreamState, tokens: list[int]) -> None:
         """Append text to a state; the scores of what follows are left on the device."""
         bucket = next(size for size in self._buckets if size >= len(tokens))
         self._text.load(state.index, tokens)
         self._buckets[bucket]()
 
+    @_on_device
     def decode(self, state: StreamState) -> None:
         self._text.row.copy_(self._text.every_row[state.index])
         self._decode()
 
+    @_on_device
     def draw(self, state: StreamState, sampling: Sampling, chance: float) -> _Token:
         """Choose a token by the scores; it is the state's newest, and on its way to the host."""
         if sampling.greedy:
@@ -123,6 +141,7 @@ class GraphRunner:
             self._sampled()
         return _Token(self._text.newest[state.index])
 
+    @_on_device
     def _capture_all(self) -> None:
         text, rebased = self._text, self.options.positions == 'rebased'
         last = self.geometry.tokens
