@@ -169,8 +169,8 @@ class StreamingEngine:
             if len(parts) == self.options.frames_per_grid:
                 seconds = frame.memory.elapsed_at(frame.stamp) // NANOSECONDS
                 # Whole seconds, as the published demo steps it.
-                time = seconds * self.weights.config.vision.tokens_per_second
-                pictures.append(Picture(frame.memory.state, parts, time))
+                position = seconds * self.weights.config.vision.tokens_per_second
+                pictures.append(Picture(frame.memory.state, parts, position))
                 parts = []
             else:
                 parts[-1] = parts[-1].copy()  # whoever made it may use its buffer again

@@ -32,7 +32,7 @@ def decode(
         part_positions = positions[..., part]
         left = None if lengths is None else (lengths - first).clamp(0, part_positions.shape[-1])
         turn = state.advance(part_positions, rows, left)
-        h = x[:, part].float()  # residuals add up in float32
+        h = _residual(x[:, part])
         rope = rope_tables(weights.config, part_positions)
         for i, block in enumerate(weights.layers):
             h = _feed_forward(weights, block, _mix(weights, i, block, h, rope, turn, state))
@@ -49,7 +49,7 @@ def remember(
     """
     turn = state.advance(positions, rows)
     rope = rope_tables(weights.config, positions)
-    x = x.float()
+    x = _residual(x)
     *others, last = enumerate(weights.layers)
     for i, block in others:
         x = _feed_forward(weights, block, _mix(weights, i, block, x, rope, turn, state))
@@ -82,6 +82,11 @@ def rope_tables(config: ModelConfig, positions: Tensor) -> tuple[Tensor, Tensor]
     angle = torch.cat(axes, -1).double() * config.rope_theta**-exponent
     angle = torch.cat((angle, angle), -1)[:, None]
     return angle.cos().float(), angle.sin().float()
+
+
+def _residual(x: Tensor) -> Tensor:
+    """A stream to add to, in float32; a copy, since kernels add in place."""
+    return x.to(torch.float32, copy=True)
 
 
 def _mixer(
