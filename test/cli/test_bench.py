@@ -1,10 +1,13 @@
 """infinitevl bench, on the small random network."""
 
+import argparse
 import json
 
 import pytest
 
+from infinitevl_ros.cli import bench
 from infinitevl_ros.cli.main import main
+from infinitevl_ros.model.checkpoint import load_config
 
 
 def test_bench_prints_a_table_and_writes_every_figure(tmp_path, capsys):
@@ -27,13 +30,14 @@ def test_bench_prints_a_table_and_writes_every_figure(tmp_path, capsys):
     assert f'{result["decode_ms"]:.2f}' in table
 
 
-def test_bench_of_a_checkpoint(checkpoint, tmp_path):
-    file = tmp_path / 'bench.json'
-    quick = ['--repeats', '1', '--frames', '4', '--seconds', '0.2', '--json', str(file)]
-    assert (
-        main(['bench', str(checkpoint), '--device', 'cpu', '--precision', 'float32', *quick]) == 0
-    )
-    assert json.loads(file.read_text())['shape'] == checkpoint.name
+def test_bench_of_a_checkpoint_takes_its_sizes(checkpoint, tmp_path):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    where = ['--device', 'cpu', '--precision', 'float32']
+    weights, prompt, size = bench.load(parser.parse_args([str(checkpoint), *where]), tmp_path)
+    assert size == (112, 112)
+    assert weights.config == load_config(checkpoint)
+    assert prompt.decode(prompt.encode('a red cup')) == 'a red cup'
 
 
 @pytest.mark.parametrize(
