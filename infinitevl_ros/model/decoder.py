@@ -35,7 +35,8 @@ def decode(
         h = _residual(x[:, part])
         rope = rope_tables(weights.config, part_positions)
         for i, block in enumerate(weights.layers):
-            h = _feed_forward(weights, block, _mix(weights, i, block, h, rope, turn, state))
+            mixed = _mixer(weights, i, block, h, rope, turn, state)
+            h = _finish(weights, block, mixed, h)
         outputs.append(weights.kernels.rms_norm(h, weights.norm, weights.config.rms_norm_eps))
     return torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0]
 
@@ -52,7 +53,8 @@ def remember(
     x = _residual(x)
     *others, last = enumerate(weights.layers)
     for i, block in others:
-        x = _feed_forward(weights, block, _mix(weights, i, block, x, rope, turn, state))
+        mixed = _mixer(weights, i, block, x, rope, turn, state)
+        x = _finish(weights, block, mixed, x)
     _mixer(weights, *last, x, rope, turn, state)
 
 
@@ -110,20 +112,9 @@ def _mixer(
     return kernels.sliding_attention(qkv, rope, *memory, turn, config)
 
 
-def _mix(
-    weights: Weights,
-    layer: int,
-    block: Block,
-    x: Tensor,
-    rope: tuple[Tensor, Tensor],
-    turn: Turn,
-    state: StreamState,
-) -> Tensor:
-    mixed = _mixer(weights, layer, block, x, rope, turn, state)
-    return weights.kernels.linear_add(mixed, block.mixer.out, None, x)
-
-
-def _feed_forward(weights: Weights, block: Block, x: Tensor) -> Tensor:
+def _finish(weights: Weights, block: Block, mixed: Tensor, x: Tensor) -> Tensor:
+    """The rest of a block, from what its mixer made of x."""
     kernels = weights.kernels
+    x = kernels.linear_add(mixed, block.mixer.out, None, x)
     inner = kernels.norm_swiglu(x, block.norm2, weights.config.rms_norm_eps, block.mlp)
     return kernels.linear_add(inner, block.mlp.down, None, x)
