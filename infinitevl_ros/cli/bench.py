@@ -195,9 +195,11 @@ def table(result: dict) -> str:
         row('two cameras, together', two['together'])
     stream, growth = result['streaming'], result['growth']
     waits = stream['latency_ms'] or {'median': float('nan'), 'p99': float('nan')}
+    longest = stream['latency_max_ms'] or float('nan')
     lines += [
         f'{CAMERA_RATE:.0f} frames/s and questions: {stream["dropped"]} of {stream["frames"]} '
-        f'dropped, latency {waits["median"]:.1f} ms (p99 {waits["p99"]:.1f}), '
+        f'dropped, latency {waits["median"]:.1f} ms (p99 {waits["p99"]:.1f}, '
+        f'longest {longest:.1f}), '
         f'{stream["tokens_per_second"]:.0f} tokens/s',
         f'growth from frame {growth["frames"][0]} to {growth["frames"][1]}: '
         f'{growth["growth"]} bytes; one memory: {result["memory_bytes"] / 1e6:.1f} MB; '

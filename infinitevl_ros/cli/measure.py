@@ -166,6 +166,7 @@ class Bench:
             'frames': counts.received,
             'dropped': counts.dropped + counts.failed,
             'latency_ms': summary([1000 * s for s in latency]) if latency else None,
+            'latency_max_ms': round(1000 * max(latency), 3) if latency else None,
             'answers': sum(answer.success for answer in answers),
             'tokens_per_second': round(sum(a.tokens for a in answers) / taken, 1),
         }

@@ -21,13 +21,16 @@ def test_bench_prints_a_table_and_writes_every_figure(tmp_path, capsys):
     assert result['decode_ms'] > result['floor']['decode_ms'] > 0
     assert result['frame_ms']['full']['median'] > result['floor']['frame_ms'] > 0
     assert result['first_token_ms'] > 0
-    assert result['streaming']['frames'] == 15
+    streaming = result['streaming']
+    assert streaming['frames'] == 15
+    assert streaming['latency_max_ms'] >= streaming['latency_ms']['p99'] > 0
     assert result['dropped'] == result['streaming']['dropped']
     assert result['growth']['frames'] == [3, 6]
     assert result['growth_bytes'] == result['growth']['bytes'][1] - result['growth']['bytes'][0]
     table = capsys.readouterr().out
     assert 'frame, window full [ms]' in table
     assert f'{result["decode_ms"]:.2f}' in table
+    assert f'longest {streaming["latency_max_ms"]:.1f}' in table
 
 
 def test_bench_of_a_checkpoint_takes_its_sizes(checkpoint, tmp_path):
