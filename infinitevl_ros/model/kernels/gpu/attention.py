@@ -241,7 +241,8 @@ def _join(
 
 @triton.jit
 def _rotate(
-    qkv, cos, sin, slots, heads, half, HEADS: tl.constexpr, HALF: tl.constexpr
+    qkv, cos, sin, slots, heads: tl.constexpr, half: tl.constexpr, HEADS: tl.constexpr,
+    HALF: tl.constexpr,
 ):  # fmt: skip
     """Rotary embedding of all q and k heads of one slot, in place."""
     token = tl.program_id(0).to(tl.int64)
