@@ -240,15 +240,16 @@ def _ratio(later, earlier, lower):
 
 @triton.jit
 def _inverse(system, SIZE: tl.constexpr):
-    """(I + the part of `system` below its diagonal)^-1 by forward substitution."""
+    """(I + the part of `system` below its diagonal)^-1 by forward elimination."""
     i = tl.arange(0, SIZE)
-    inverse = tl.where(i[:, None] > i[None, :], -system, 0.0)
-    for r in range(2, SIZE):
-        # Row r from the rows above it, which are done.
+    lower = tl.where(i[:, None] > i[None, :], system, 0.0)
+    inverse = tl.where(i[:, None] == i[None, :], 1.0, 0.0)
+    for r in tl.static_range(SIZE - 1):
+        # Row r is done: take it out of those below.
         row = tl.sum(tl.where((i == r)[:, None], inverse, 0.0), 0)
-        row += tl.sum(row[:, None] * inverse, 0)
-        inverse = tl.where((i == r)[:, None], row[None, :], inverse)
-    return inverse + tl.where(i[:, None] == i[None, :], 1.0, 0.0)
+        factor = tl.sum(tl.where((i == r)[None, :], lower, 0.0), 1)
+        inverse -= factor[:, None] * row[None, :]
+    return inverse
 
 
 @triton.jit
