@@ -104,9 +104,12 @@ class GraphRunner:
     @_on_device
     def ingest(self, pictures: Sequence[Picture]) -> None:
         camera = self._cameras[len(pictures) - 1]
+        cut, encode, remember = camera.steps
         camera.load(pictures)
-        for step in camera.steps:
-            step()
+        cut()
+        encode()
+        camera.place(pictures)  # the GPU is at work by now
+        remember()
         done = torch.cuda.Event()
         done.record()
         done.synchronize()
@@ -240,13 +243,16 @@ class _CameraInput:
         ]
 
     def load(self, pictures: Sequence[Picture]) -> None:
-        """Copy `count` pictures towards the device."""
+        """Copy the frames of `count` pictures towards the device."""
         for i, picture in enumerate(pictures):
             for j, frame in enumerate(picture.frames):
                 frame = self._small_enough(frame)
                 if self._known.get((i, j)) != frame.shape[:2]:
                     self._load_size(i, j, *frame.shape[:2])
                 self._load_pixels(i, j, frame)
+
+    def place(self, pictures: Sequence[Picture]) -> None:
+        """Say which memories the pictures are for, and when."""
         rows = [picture.state.index for picture in pictures]
         times = [picture.time for picture in pictures]
         self._turn.copy_(_pinned((rows, times)), non_blocking=True)
