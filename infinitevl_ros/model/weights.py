@@ -27,12 +27,16 @@ class Fp8:
 
 @dataclass
 class Mlp:
-    """SwiGLU: `gate_up` [2 I, D] holds the gate's rows, then the up rows; `down` [D, I]."""
+    """SwiGLU: `gate_up` [2 I, D] holds the gate's rows, then the up rows; `down` [D, I].
+
+    `shift` [D] is still to be added to what the norm before it reads; `down` adds it for good.
+    """
 
     gate_up: Tensor
     down: Tensor
     gate_up_bias: Tensor | None = None
     down_bias: Tensor | None = None
+    shift: Tensor | None = None
 
 
 @dataclass

@@ -10,8 +10,9 @@ from infinitevl_ros.model.checkpoint import load_checkpoint
 from infinitevl_ros.model.config import VisionConfig
 from infinitevl_ros.model.kernels import gpu, plain
 from infinitevl_ros.model.kernels.gpu import pixels
+from infinitevl_ros.model.kernels.gpu.prepare import _widen
 from infinitevl_ros.model.state import StreamState
-from infinitevl_ros.model.weights import Mlp
+from infinitevl_ros.model.weights import Attention, Block, Mlp
 
 # Relative norm of the difference that rounding alone explains.
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -71,6 +72,26 @@ def test_projections_in_8_bits(tokens):
     found = gpu.linear_add(gpu.norm_swiglu(x, norm, 1e-6, small), small.down, None, x.float())
     wanted = plain.linear_add(plain.norm_swiglu(x, norm, 1e-6, mlp), mlp.down, None, x.float())
     close(found - x, wanted - x, 0.08)
+
+
+def test_biases_go_into_the_padding():
+    """Both biases into the residual stream of a vision block become a column of `down`."""
+    block = Block(
+        normal(64), Attention(normal(192, 64), normal(192), normal(64, 64), normal(64)),
+        normal(64), Mlp(normal(320, 64), normal(64, 160), normal(320), normal(64)),
+    )  # fmt: skip
+    wide = _widen(block)
+    assert wide.mlp.down.shape == (64, 256)
+    assert wide.mixer.out_bias is wide.mlp.down_bias is None
+    for tokens in (1, 9):
+        x, o = normal(1, tokens, 64), normal(1, tokens, 64)
+        results = []
+        for kernels, b in ((plain, block), (gpu, block), (gpu, wide)):
+            y = kernels.linear_add(o, b.mixer.out, b.mixer.out_bias, x.clone())
+            inner = kernels.norm_swiglu(y, b.norm2, 1e-6, b.mlp)
+            results.append(kernels.linear_add(inner, b.mlp.down, b.mlp.down_bias, y))
+        close(results[1], results[0], 1e-5)
+        close(results[2], results[0], 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -13,31 +13,38 @@ from ...weights import Fp8, Mlp
 FP8_MAX = 448.0  # largest number of float8_e4m3fn
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """See `plain.rms_norm`."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float, shift: Tensor | None = None) -> Tensor:
+    """See `plain.rms_norm`; of x + shift."""
     x = x.contiguous()
     width = x.shape[-1]
     out = torch.empty_like(x, dtype=weight.dtype)
     block = triton.next_power_of_2(width)
     _rms_norm[(x.numel() // width,)](
-        x, weight, out, out, width, eps, block, False, num_warps=_warps(block)
+        x, shift, weight, out, out, width, eps, block, False, num_warps=_warps(block)
     )
     return out
 
 
 def norm_linear(
-    x: Tensor, norm: Tensor, eps: float, weight: Tensor | Fp8, bias: Tensor | None = None
+    x: Tensor,
+    norm: Tensor,
+    eps: float,
+    weight: Tensor | Fp8,
+    bias: Tensor | None = None,
+    shift: Tensor | None = None,
 ) -> Tensor:
-    """See `plain.norm_linear`."""
+    """See `plain.norm_linear`; of x + shift."""
+    x = x.contiguous()
     if _is_one(x):
+        x = x if shift is None else x + shift
         return _product(x, weight, bias, norm=norm, eps=eps, dtype=norm.dtype)
     if not isinstance(weight, Fp8):
-        return F.linear(rms_norm(x, norm, eps), weight, bias)
+        return F.linear(rms_norm(x, norm, eps, shift), weight, bias)
     width = x.shape[-1]
     values, scales = _fp8_like(x)
     block = triton.next_power_of_2(width)
     _rms_norm[(len(scales),)](
-        x.contiguous(), norm, values, scales, width, eps, block, True, num_warps=_warps(block)
+        x, shift, norm, values, scales, width, eps, block, True, num_warps=_warps(block)
     )
     return _fp8_linear(values, scales, weight, bias, norm.dtype)
 
@@ -45,10 +52,11 @@ def norm_linear(
 def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor:
     """See `plain.norm_swiglu`."""
     if _is_one(x):
+        x = x if mlp.shift is None else x + mlp.shift
         return _product(
             x, mlp.gate_up, mlp.gate_up_bias, norm=norm, eps=eps, swiglu=True, dtype=norm.dtype
         )
-    return silu_mul(norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias))
+    return silu_mul(norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias, mlp.shift))
 
 
 def silu_mul(both: Tensor) -> Tensor:
@@ -157,12 +165,14 @@ def _product(
 
 @triton.jit
 def _rms_norm(
-    x, weight, out, scales, width, eps, BLOCK: tl.constexpr, FP8: tl.constexpr
+    x, shift, weight, out, scales, width, eps, BLOCK: tl.constexpr, FP8: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, BLOCK)
     inside = i < width
     value = tl.load(x + row * width + i, mask=inside, other=0).to(tl.float32)
+    if shift is not None:
+        value += tl.load(shift + i, mask=inside, other=0).to(tl.float32)
     value *= tl.rsqrt(tl.sum(value * value, 0) / width + eps)
     value *= tl.load(weight + i, mask=inside, other=0).to(tl.float32)
     if FP8:

@@ -20,7 +20,7 @@ def prepare(weights: Weights, fp8: bool) -> Weights:
     Projections into the residual stream are narrow, and their products with many tokens are
     slower in 8 bits: there they stay as they are. The decoder's have an 8-bit copy for one token.
     """
-    blocks = [replace(block, mlp=_widen(block.mlp)) for block in weights.vision.blocks]
+    blocks = [_widen(block) for block in weights.vision.blocks]
     layers = weights.layers
     if fp8:
         blocks = [_quantise(block, outputs=False) for block in blocks]
@@ -29,22 +29,24 @@ def prepare(weights: Weights, fp8: bool) -> Weights:
     return replace(weights, vision=vision, layers=layers, kernels=gpu)
 
 
-def _widen(mlp: Mlp) -> Mlp:
-    """Rows and columns up to a multiple of WIDTH, which change nothing.
+def _widen(block: Block) -> Block:
+    """The MLP's rows and columns up to a multiple of WIDTH, which change nothing.
 
-    The first of them is always 1 in between, so that its column of `down` can be the bias: a
-    product that adds to the residual has no other place for one.
+    The first of them is always 1 in between, so that its column of `down` can be a bias: a product
+    that adds to the residual has no other place for one. The mixer's goes there too.
     """
-    more = -mlp.down.shape[1] % WIDTH
-    if not more:
-        return mlp
+    mlp, out_bias = block.mlp, block.mixer.out_bias
     width = mlp.down.shape[1]
+    more = -width % WIDTH
+    if not more:
+        return block
     gate_up = _pad_halves(mlp.gate_up, more)
     gate_up_bias, down = _pad_halves(mlp.gate_up_bias, more), F.pad(mlp.down, (0, more))
     # SiLU(16) / 16 is 1 to within float32's rounding.
     gate_up_bias[width], gate_up_bias[2 * width + more] = 16, 1 / 16
-    down[:, width] = mlp.down_bias
-    return Mlp(gate_up, down, gate_up_bias)
+    down[:, width] = mlp.down_bias + out_bias
+    mlp = Mlp(gate_up, down, gate_up_bias, shift=out_bias)
+    return replace(block, mixer=replace(block.mixer, out_bias=None), mlp=mlp)
 
 
 def _pad_halves(x: Tensor, more: int) -> Tensor:
