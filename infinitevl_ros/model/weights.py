@@ -17,7 +17,8 @@ from .kernels import plain
 class Fp8:
     """A matrix in 8 bits, float8_e4m3fn [N, K]; row n times `scale` [N] is what it stands for.
 
-    `wide` is the matrix itself, where products with many tokens gain nothing from 8 bits.
+    `wide` is the matrix itself, where products with many tokens gain nothing from 8 bits. Also
+    inputs [.., K], whose rows have a `scale` for each share of their columns, [shares, rows].
     """
 
     values: Tensor

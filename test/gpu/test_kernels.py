@@ -58,20 +58,41 @@ def test_norms_and_projections(tokens, width, inner, dtype):
     close(gpu.scores(x[0, -1], mlp.gate_up), plain.scores(x[0, -1], mlp.gate_up), bound)
 
 
-@pytest.mark.parametrize('tokens', [1, 256])
-def test_projections_in_8_bits(tokens):
+@pytest.mark.parametrize('keep', [False, True])
+@pytest.mark.parametrize(
+    ('tokens', 'width', 'inner'),
+    [(1, 2048, 11008), (17, 2048, 11008), (256, 2048, 11008), (1024, 1280, 3456)],
+)
+def test_projections_in_8_bits(tokens, width, inner, keep):
     """Within what 3 bits of mantissa for weights and inputs leave: about 4 %."""
-    x, norm = normal(1, tokens, 2048, dtype=torch.bfloat16), normal(2048, dtype=torch.bfloat16)
+    x, norm = normal(1, tokens, width, dtype=torch.bfloat16), normal(width, dtype=torch.bfloat16)
     mlp = Mlp(
-        normal(2 * 11008, 2048, dtype=torch.bfloat16, scale=2048**-0.5),
-        normal(2048, 11008, dtype=torch.bfloat16, scale=11008**-0.5),
+        normal(2 * inner, width, dtype=torch.bfloat16, scale=width**-0.5),
+        normal(width, inner, dtype=torch.bfloat16, scale=inner**-0.5),
     )
-    small = Mlp(gpu.quantise_weight(mlp.gate_up), gpu.quantise_weight(mlp.down, keep=True))
+    small = Mlp(gpu.quantise_weight(mlp.gate_up), gpu.quantise_weight(mlp.down, keep))
     found = gpu.norm_linear(x, norm, 1e-6, small.gate_up)
     close(found, plain.norm_linear(x, norm, 1e-6, mlp.gate_up), 0.05)
-    found = gpu.linear_add(gpu.norm_swiglu(x, norm, 1e-6, small), small.down, None, x.float())
-    wanted = plain.linear_add(plain.norm_swiglu(x, norm, 1e-6, mlp), mlp.down, None, x.float())
-    close(found - x, wanted - x, 0.08)
+    for bias in (None, normal(width, dtype=torch.bfloat16)):
+        given = gpu.norm_swiglu(x, norm, 1e-6, small)
+        found, again = (gpu.linear_add(given, small.down, bias, x.float()) for _ in range(2))
+        assert torch.equal(found, again)
+        hidden = plain.norm_swiglu(x, norm, 1e-6, mlp)
+        wanted = plain.linear_add(hidden, mlp.down, bias, x.float())
+        close(found - x, wanted - x, 0.08)
+
+
+def test_inputs_in_8_bits_are_rounded_by_share():
+    """Exactly the product of what was rounded, added in the shares that it was rounded in."""
+    x, weight = normal(1, 96, 2 * 11008, dtype=torch.bfloat16), normal(2048, 11008)
+    small, inner = gpu.quantise_weight(weight), gpu.linear.silu_mul(x, fp8=True)
+    share = -(-11008 // len(inner.scale) // 128) * 128
+    scales = inner.scale.T.repeat_interleave(share, 1)[:, :11008]
+    rounded = inner.values.double() * scales
+    close(rounded[0], plain.F.silu(x.double()[0, :, :11008]) * x.double()[0, :, 11008:], 0.04)
+    wanted = rounded @ (small.values.double() * small.scale[:, None]).T
+    residual = torch.zeros(1, 96, 2048, device='cuda')
+    close(gpu.linear_add(inner, small, None, residual).double(), wanted, 5e-3)
 
 
 def test_biases_go_into_the_padding():

@@ -7,10 +7,13 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...weights import Fp8, Mlp
 
 FP8_MAX = 448.0  # largest number of float8_e4m3fn
+# Inputs of a product into the residual stream that make it worth another share of its own.
+SHARE = 2752
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, shift: Tensor | None = None) -> Tensor:
@@ -38,8 +41,9 @@ def norm_linear(
     if _is_one(x):
         x = x if shift is None else x + shift
         return _product(x, weight, bias, norm=norm, eps=eps, dtype=norm.dtype)
-    if not isinstance(weight, Fp8):
-        return F.linear(rms_norm(x, norm, eps, shift), weight, bias)
+    if not isinstance(weight, Fp8) or weight.wide is not None:
+        wide = weight.wide if isinstance(weight, Fp8) else weight
+        return F.linear(rms_norm(x, norm, eps, shift), wide, bias)
     width = x.shape[-1]
     values, scales = _fp8_like(x)
     block = triton.next_power_of_2(width)
@@ -49,33 +53,47 @@ def norm_linear(
     return _fp8_linear(values, scales, weight, bias, norm.dtype)
 
 
-def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor:
-    """See `plain.norm_swiglu`."""
+def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor | Fp8:
+    """See `plain.norm_swiglu`; in 8 bits where `mlp.down` takes them, for `linear_add`."""
     if _is_one(x):
         x = x if mlp.shift is None else x + mlp.shift
         return _product(
             x, mlp.gate_up, mlp.gate_up_bias, norm=norm, eps=eps, swiglu=True, dtype=norm.dtype
         )
-    return silu_mul(norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias, mlp.shift))
+    both = norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias, mlp.shift)
+    return silu_mul(both, isinstance(mlp.down, Fp8) and mlp.down.wide is None)
 
 
-def silu_mul(both: Tensor) -> Tensor:
-    """SiLU of the first half of the last axis times the second half."""
+def silu_mul(both: Tensor, fp8: bool = False) -> Tensor | Fp8:
+    """SiLU of the first half of the last axis times the second half.
+
+    In 8 bits each share of a row has its own scale: [shares, rows].
+    """
     width = both.shape[-1] // 2
-    out = both.new_empty(*both.shape[:-1], width)
-    block = min(2048, triton.next_power_of_2(width))
-    _silu_mul[(out.numel() // width, triton.cdiv(width, block))](both, out, width, block)
-    return out
+    rows, share, scales = both.numel() // both.shape[-1], min(2048, width), None
+    out = both.new_empty(*both.shape[:-1], width, dtype=torch.float8_e4m3fn if fp8 else None)
+    if fp8:
+        share = _share(width)
+        scales = both.new_empty(triton.cdiv(width, share), rows, dtype=torch.float32)
+    block = triton.next_power_of_2(share)
+    _silu_mul[(rows, triton.cdiv(width, share))](
+        both, out, scales, width, share, block, num_warps=_warps(block)
+    )
+    return Fp8(out, scales) if fp8 else out
 
 
-def linear_add(x: Tensor, weight: Tensor | Fp8, bias: Tensor | None, residual: Tensor) -> Tensor:
+def linear_add(
+    x: Tensor | Fp8, weight: Tensor | Fp8, bias: Tensor | None, residual: Tensor
+) -> Tensor:
     """See `plain.linear_add`; adds to `residual` in place."""
+    if isinstance(x, Fp8):
+        return _add_fp8(residual, x, weight, bias)
     if _is_one(x):
         return _product(x, weight, bias, residual=residual)
     if isinstance(weight, Fp8):
         weight = weight.wide
     if bias is not None:
-        return _add(residual, F.linear(x, weight), bias)
+        return _add(residual, F.linear(x, weight).view(1, -1, len(weight)), bias)
     total, x = residual.view(-1, residual.shape[-1]), x.reshape(-1, x.shape[-1])
     if total.dtype == x.dtype:
         total.addmm_(x, weight.T)
@@ -111,13 +129,39 @@ def _fp8_like(x: Tensor) -> tuple[Tensor, Tensor]:
     return values, torch.empty(x.numel() // x.shape[-1], dtype=torch.float32, device=x.device)
 
 
-def _add(residual: Tensor, x: Tensor, bias: Tensor) -> Tensor:
-    """Residual + x + bias, in place."""
-    width = x.shape[-1]
+def _add(residual: Tensor, parts: Tensor, bias: Tensor | None) -> Tensor:
+    """Residual [.., N] + the sum of parts [P, tokens, N] + bias, in place."""
+    count, tokens, width = parts.shape
     block = min(1024, triton.next_power_of_2(width))
-    grid = (x.numel() // width, triton.cdiv(width, block))
-    _add_with_bias[grid](residual, x, bias, width, block, num_warps=max(1, block // 256))
+    _add_parts[(tokens, triton.cdiv(width, block))](
+        residual, parts, bias, width, count, block, num_warps=max(1, block // 256)
+    )
     return residual
+
+
+def _share(width: int) -> int:
+    """How many of `width` inputs a program of `_fp8_part` takes, a whole number of its steps."""
+    return triton.cdiv(width, max(1, width // SHARE) * 128) * 128
+
+
+def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Tensor:
+    """Residual [.., N] + x [.., K] @ weight.T + bias, in place.
+
+    Too few tiles to keep a GPU busy, so each is made in shares of the inputs. A second kernel adds
+    them up, in a fixed order.
+    """
+    rows, width = weight.values.shape
+    values = x.values.view(-1, width)
+    tokens, shares = len(values), len(x.scale)
+    parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
+    block_m, block_n, block_k = 64 if tokens <= 64 else 128, 64, 128
+    _fp8_part[(triton.cdiv(rows, block_n), shares, triton.cdiv(tokens, block_m))](
+        TensorDescriptor.from_tensor(values, [block_m, block_k]),
+        TensorDescriptor.from_tensor(weight.values, [block_n, block_k]),
+        x.scale, weight.scale, parts, tokens, rows, width, _share(width),
+        block_m, block_n, block_k, num_warps=8, num_stages=4,
+    )  # fmt: skip
+    return _add(residual, parts, bias)
 
 
 def _fp8_linear(
@@ -183,25 +227,50 @@ def _rms_norm(
 
 
 @triton.jit
-def _silu_mul(both, out, width, BLOCK: tl.constexpr):
-    """SiLU of the first half of a row times the second."""
-    row = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < width
+def _silu_mul(both, out, scales, width, share, BLOCK: tl.constexpr):
+    """SiLU of a share of the first half of a row times that of the second."""
+    row, part, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BLOCK)
+    inside = (i < share) & (part * share + i < width)
+    i += part * share
     gate = tl.load(both + row * 2 * width + i, mask=inside, other=0).to(tl.float32)
     up = tl.load(both + row * 2 * width + width + i, mask=inside, other=0).to(tl.float32)
     y = gate * tl.sigmoid(gate) * up
+    if scales is not None:
+        scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-12) / 448.0
+        tl.store(scales + part * tl.num_programs(0) + row, scale)
+        y /= scale
     tl.store(out + row * width + i, y.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _add_with_bias(residual, x, bias, width, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
+def _fp8_part(
+    x, weight, x_scale, scale, parts, tokens, rows, width, share, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """A tile of x @ weight.T over a share of the inputs."""
+    n0, part, m0 = tl.program_id(0) * BLOCK_N, tl.program_id(1), tl.program_id(2) * BLOCK_M
+    y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    first = part * share
+    for k in range(first, tl.minimum(first + share, width), BLOCK_K):
+        y = tl.dot(x.load([m0, k]), weight.load([n0, k]).T, y)
+    m, n = m0 + tl.arange(0, BLOCK_M), n0 + tl.arange(0, BLOCK_N)
+    y *= tl.load(x_scale + part * tokens + m, mask=m < tokens, other=0)[:, None]
+    y *= tl.load(scale + n, mask=n < rows, other=0)[None, :]
+    place = parts + (part * tokens + m[:, None]) * rows + n
+    tl.store(place, y.to(parts.dtype.element_ty), mask=(m < tokens)[:, None] & (n < rows))
+
+
+@triton.jit
+def _add_parts(residual, parts, bias, width, PARTS: tl.constexpr, BLOCK: tl.constexpr):
+    """Residual + all parts + bias (which may be None), in place."""
+    row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < width
-    y = tl.load(x + row * width + i, mask=inside, other=0).to(tl.float32)
-    y += tl.load(bias + i, mask=inside, other=0).to(tl.float32)
-    y += tl.load(residual + row * width + i, mask=inside, other=0).to(tl.float32)
+    y = tl.load(residual + row * width + i, mask=inside, other=0).to(tl.float32)
+    for part in tl.static_range(PARTS):
+        y += tl.load(parts + (part * rows + row) * width + i, mask=inside, other=0).to(tl.float32)
+    if bias is not None:
+        y += tl.load(bias + i, mask=inside, other=0).to(tl.float32)
     tl.store(residual + row * width + i, y.to(residual.dtype.element_ty), mask=inside)
 
 

@@ -17,14 +17,14 @@ WIDTH = 128
 def prepare(weights: Weights, fp8: bool) -> Weights:
     """The same network for the GPU kernels, its projections in 8 bits if asked for.
 
-    Projections into the residual stream are narrow, and their products with many tokens are
-    slower in 8 bits: there they stay as they are. The decoder's have an 8-bit copy for one token.
+    Products with many tokens of few outputs are slower in 8 bits, but for the decoder's `down`:
+    there they stay as they are. The decoder's have an 8-bit copy for one token.
     """
     blocks = [_widen(block) for block in weights.vision.blocks]
     layers = weights.layers
     if fp8:
-        blocks = [_quantise(block, outputs=False) for block in blocks]
-        layers = [_quantise(block, outputs=True) for block in layers]
+        blocks = [_quantise(block, decoder=False) for block in blocks]
+        layers = [_quantise(block, decoder=True) for block in layers]
     vision = replace(weights.vision, blocks=blocks)
     return replace(weights, vision=vision, layers=layers, kernels=gpu)
 
@@ -54,17 +54,17 @@ def _pad_halves(x: Tensor, more: int) -> Tensor:
     return F.pad(halves, (0, 0) * (x.ndim - 1) + (0, more)).flatten(0, 1)
 
 
-def _quantise(block: Block, outputs: bool) -> Block:
-    """The projections that read the residual stream in 8 bits, and those into it if `outputs`."""
+def _quantise(block: Block, decoder: bool) -> Block:
+    """The projections that read the residual stream in 8 bits; all of them in the decoder."""
     mixer, mlp = block.mixer, block.mlp
     if isinstance(mixer, GatedDeltaNet):
         mixer = replace(mixer, proj=_to_fp8(mixer.proj))
     else:
-        mixer = replace(mixer, qkv=_to_fp8(mixer.qkv))
+        mixer = replace(mixer, qkv=_to_fp8(mixer.qkv, keep=decoder))
     mlp = replace(mlp, gate_up=_to_fp8(mlp.gate_up))
-    if outputs:
+    if decoder:
         mixer = replace(mixer, out=_to_fp8(mixer.out, keep=True))
-        mlp = replace(mlp, down=_to_fp8(mlp.down, keep=True))
+        mlp = replace(mlp, down=_to_fp8(mlp.down))
     return replace(block, mixer=mixer, mlp=mlp)
 
 
