@@ -21,6 +21,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',
+    # Found again by model/default.py, which looks below every folder above it.
+    data_files=[
+        ('share/infinitevl_ros/models/tiny', sorted(map(str, Path('models/tiny').iterdir())))
+    ],
     packages=find_packages(include=['infinitevl_ros', 'infinitevl_ros.*']),
     install_requires=requirements('engine'),
     extras_require={'gpu': requirements('gpu'), 'dev': requirements('dev')},

@@ -17,9 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .world import PatrolWorld
+from ..world.patrol import story
 
 PATROL_RATE = 15.0  # frames a second
+LONGEST_PATROL = 60.0  # seconds
 
 
 class VideoError(ValueError):
@@ -47,10 +48,10 @@ def video_frames(path: str | Path) -> tuple[float, Iterator[np.ndarray]]:
     return rate, frames()
 
 
-def patrol_frames(seed: int) -> tuple[float, Iterator[np.ndarray]]:
-    """Rate [Hz] and the frames of an endless rendered patrol."""
-    world = PatrolWorld(seed)
-    return PATROL_RATE, (world.render(i / PATROL_RATE) for i in itertools.count())
+def patrol_frames(seed: int, seconds: float) -> tuple[float, Iterator[np.ndarray]]:
+    """Rate [Hz] and the frames of a rendered patrol of this length, which then begins again."""
+    patrol = story(seed, round(seconds * PATROL_RATE) or 1)
+    return PATROL_RATE, (picture for _ in itertools.count() for picture, _ in patrol)
 
 
 def publish(
@@ -103,7 +104,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         rate, frames = (
-            video_frames(arguments.video) if arguments.video else patrol_frames(arguments.seed)
+            video_frames(arguments.video)
+            if arguments.video
+            else patrol_frames(arguments.seed, min(arguments.seconds, LONGEST_PATROL))
         )
     except VideoError as error:
         print(error, file=sys.stderr)

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 WIDTH, MARGIN, GAP = 1280, 48, 16
 PAPER, CARD, EDGE = '#f4f5f7', '#ffffff', '#e1e4e9'
 INK, SOFT, ACCENT = '#1d2530', '#667180', '#1f6f8b'
+RIGHT, WRONG = '#2b7a4b', '#b3402e'
 LOOKALIKES = str.maketrans({'\u2013': '-', '\u2014': '-', '\u2022': '·', 'ß': 'ss', '€': 'EUR'})
 
 font = lru_cache(ImageFont.load_default)
@@ -30,11 +31,17 @@ class Frame:
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, its answer, and how many seconds it took."""
+    """A question, its answer and how many seconds that took.
+
+    `truth` is the right answer where it is known, `evidence_age` how many seconds before what it
+    rests on had last been in view.
+    """
 
     question: str
     answer: str
     seconds: float
+    truth: str | None = None
+    evidence_age: float | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -118,11 +125,19 @@ def draw_row(frames: list[Frame], width: int) -> Image.Image:
 def draw_answer(answer: Answer) -> Image.Image:
     room = WIDTH - 2 * MARGIN - 200
     question, reply = wrap(answer.question, 17, room, 3), wrap(answer.answer, 17, room, 6)
-    height = 34 + 23 * (len(question) + len(reply))
+    truth, ink = [], SOFT
+    if answer.truth is not None:
+        right = answer.answer == answer.truth
+        age = answer.evidence_age or 0
+        seen = f', last in view {age:.0f} s before' if age >= 1 else ''
+        truth = wrap(f'truth: {answer.truth}{seen}', 15, room, 3)
+        ink = RIGHT if right else WRONG
+    height = 34 + 23 * (len(question) + len(reply)) + 20 * len(truth)
     picture, draw = strip(height + GAP)
     draw.rounded_rectangle((MARGIN, 0, WIDTH - MARGIN - 1, height - 1), 10, CARD, EDGE)
     y = write(draw, MARGIN + 24, 13, question, 17, SOFT)
-    write(draw, MARGIN + 24, y + 4, reply, 17, INK)
+    y = write(draw, MARGIN + 24, y + 4, reply, 17, INK)
+    write(draw, MARGIN + 24, y, truth, 15, ink)
     took = wrap(f'{answer.seconds:.2f} s', 15, 120, 1)[0]
     draw.text((WIDTH - MARGIN - 24, 14), took, ACCENT, font(15), anchor='ra')
     return picture

@@ -12,7 +12,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,15 +20,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .camera import video_frames
+from ..model.default import default_checkpoint
+from ..world.patrol import story
+from .camera import PATROL_RATE, video_frames
 from .contact_sheet import Answer, Frame, contact_sheet
-from .random_checkpoint import write_random_checkpoint
+from .story import plan_questions
 
+# Asked of a video, of which nobody knows the truth.
 QUESTIONS = (
     'What do you see now?',
     'Which objects have you seen so far?',
     'Where were you before this?',
 )
+SEED = 4
 DEFAULT_SECONDS = 30.0
 START_TIMEOUT = 120.0
 THUMBNAIL_WIDTH = 320
@@ -39,7 +42,10 @@ RECENT_FRAMES = 300
 
 @dataclass
 class Report:
-    """What the demo measured; written as it is by --json. Stamps in seconds of stream time."""
+    """What the demo measured; written as it is by --json. Stamps in seconds of stream time.
+
+    An answer's `truth` is None where it is not known, its `evidence_age` where there is none.
+    """
 
     frames_sent: int = 0
     frames_taken: int = 0
@@ -49,6 +55,18 @@ class Report:
     memory_bytes_end: int = 0
     captions: list[dict] = field(default_factory=list)
     answers: list[dict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question to ask at stream time `due` [s]; of what is known, its true answer and how long
+    before that the newest evidence for it was in view [s].
+    """
+
+    due: float
+    question: str
+    truth: str | None = None
+    age: float | None = None
 
 
 class Viewer:
@@ -87,7 +105,13 @@ class Viewer:
             self._executor.spin_once(timeout_sec=0.05)
         return True
 
-    def ask(self, question: str, process: subprocess.Popen) -> None:
+    @property
+    def elapsed(self) -> float:
+        """Stream time of the newest frame; below zero before the first."""
+        return max(self.recent) - self._first_stamp if self.recent else -1.0
+
+    def ask(self, asked: Asked, process: subprocess.Popen) -> None:
+        question, truth = asked.question, asked.truth
         future = self.client.call_async(self._query.Request(question=question))
         began = time.monotonic()
         self.spin_until(future.done, 120.0, process)
@@ -97,8 +121,17 @@ class Viewer:
             answer = '(no reply)'
         else:
             answer = reply.answer if reply.success else f'({reply.message})'
-        self.report.answers.append({'question': question, 'answer': answer, 'seconds': seconds})
-        print(f'  ? {question}\n  = {printable(answer)}  [{seconds:.2f} s]', flush=True)
+        self.report.answers.append(
+            {
+                'question': question,
+                'answer': answer,
+                'truth': truth,
+                'evidence_age': asked.age,
+                'seconds': seconds,
+            }
+        )
+        verdict = '' if truth is None else f' (truth: {truth})'
+        print(f'  ? {question}\n  = {printable(answer)}{verdict}  [{seconds:.2f} s]', flush=True)
 
     def close(self) -> None:
         import rclpy
@@ -137,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--video', type=Path, help='play this file instead of a rendered patrol')
     parser.add_argument('--seconds', type=float, help='length of the stream at most')
     parser.add_argument('--json', type=Path, help='write what was measured to this file')
-    parser.add_argument('--model', type=Path, help='checkpoint folder (default: random weights)')
+    parser.add_argument('--model', type=Path, help='checkpoint folder (default: models/tiny)')
     parser.add_argument(
         '--picture', type=Path, default=Path('demo.png'), help='default: %(default)s'
     )
@@ -151,11 +184,11 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     report = Report()
     with contextlib.ExitStack() as stack:
-        model = arguments.model
-        if model is None:
-            print('No trained model here yet: random weights, so every word below is noise.')
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='infinitevl_'))
-            model = write_random_checkpoint(Path(folder) / 'random')
+        model = arguments.model or default_checkpoint()
+        if arguments.video and not arguments.model:
+            print(
+                'The small model knows its rendered world alone: of a video its words are guesses.'
+            )
         source = arguments.video.name if arguments.video else 'a rendered patrol'
         print(f'Streaming {source} for {seconds:.0f} s; captions as they come:', flush=True)
         viewer = _stream(stack, arguments.video, seconds, model, report)
@@ -203,16 +236,19 @@ def _stream(
         return None
     report.memory_bytes_start = int(viewer.status['memory_bytes'])
     command = [sys.executable, '-m', 'infinitevl_ros.cli.camera', '--seconds', str(seconds)]
+    command += ['--seed', str(SEED)]
     command += ['--subscribers', '2']  # the node, and this process for the thumbnails
     if video:
         command += ['--video', str(video)]
     camera = stack.enter_context(_process(command, stdout=subprocess.PIPE, text=True))
     viewer.spin_until(lambda: bool(viewer.recent), 30.0, camera)
-    began = time.monotonic()
-    for i, question in enumerate(QUESTIONS, start=1):
-        due = began + seconds * i / (len(QUESTIONS) + 0.2)
-        viewer.spin_until(lambda due=due: time.monotonic() > due, seconds, node)
-        viewer.ask(question, node)
+    for asked in _questions(video, seconds):
+        viewer.spin_until(
+            lambda due=asked.due: viewer.elapsed >= due or camera.poll() is not None,
+            seconds + 30,
+            node,
+        )
+        viewer.ask(asked, node)
     viewer.spin_until(lambda: camera.poll() is not None, seconds + 30, node)
     sent = json.loads(camera.stdout.read() or '{"sent": 0, "seconds": 1}')
     # Diagnostics come once a second: the second one from now tells of every frame.
@@ -224,6 +260,21 @@ def _stream(
     report.fps = report.frames_taken / sent['seconds']
     report.memory_bytes_end = int(viewer.status['memory_bytes'])
     return viewer
+
+
+def _questions(video: Path | None, seconds: float) -> list[Asked]:
+    if video:
+        step = seconds / (len(QUESTIONS) + 0.2)
+        return [Asked(step * i, question) for i, question in enumerate(QUESTIONS, start=1)]
+    return [
+        Asked(
+            (one.frame - 1) / PATROL_RATE,
+            one.question,
+            one.truth,
+            None if one.age is None else one.age / PATROL_RATE,
+        )
+        for one in plan_questions(story(SEED, round(seconds * PATROL_RATE) or 1))
+    ]
 
 
 def _node_command(model: Path, seconds: float) -> list[str]:
@@ -271,17 +322,20 @@ def _show(
 ) -> None:
     megabytes = (report.memory_bytes_start / 1e6, report.memory_bytes_end / 1e6)
     latency = [answer['seconds'] for answer in report.answers]
+    known = [answer for answer in report.answers if answer['truth'] is not None]
+    right = sum(answer['answer'] == answer['truth'] for answer in known)
     print(
         f'Frames: {report.frames_sent} sent, {report.frames_taken} taken, '
         f'{report.frames_dropped} dropped; {report.fps:.1f} frames/s.\n'
-        f'Answers: {len(latency)}, slowest {max(latency, default=0):.2f} s.\n'
+        f'Answers: {len(latency)}, slowest {max(latency, default=0):.2f} s'
+        f'{f"; {right} of {len(known)} right" if known else ""}.\n'
         f'Memory: {megabytes[0]:.3f} MB at the start, {megabytes[1]:.3f} MB at the end.'
     )
-    answers = [Answer(a['question'], a['answer'], a['seconds']) for a in report.answers]
+    answers = [Answer(**answer) for answer in report.answers]
     subtitle = (
         f'{seconds:.0f} s, {report.frames_taken} frames taken at {report.fps:.1f} frames/s, '
         f'{report.frames_dropped} dropped; memory {megabytes[1]:.2f} MB from first to last frame'
-        f'{"" if arguments.model else "; random weights, the words are noise"}'
+        f'{f"; {right} of {len(known)} answers right" if known else ""}'
     )
     contact_sheet(arguments.picture, f'infinitevl_ros: {source}', subtitle, frames, answers)
     print(f'Wrote {arguments.picture}.')

@@ -42,7 +42,7 @@ living corridor office what where which how many first last seen yes no is are w
 
 
 def write_random_checkpoint(folder: str | Path, seed: int = 0) -> Path:
-    """Write a complete checkpoint of about 4 million parameters; the same seed, the same files."""
+    """Write a complete checkpoint of about a million parameters; the same seed, the same files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
@@ -93,10 +93,10 @@ def _config(tokenizer: Tokenizer) -> dict:
     return {
         'model_type': 'infinite_vl',
         'architectures': ['InfiniteVLQwen2_5_VLForConditionalGeneration'],
-        'hidden_size': 192,
-        'intermediate_size': 512,
-        'num_hidden_layers': 8,
-        'num_attention_heads': 6,
+        'hidden_size': 128,
+        'intermediate_size': 256,
+        'num_hidden_layers': 5,
+        'num_attention_heads': 4,
         'num_key_value_heads': 2,
         'head_dim': 32,
         'rms_norm_eps': 1e-6,
@@ -114,16 +114,16 @@ def _config(tokenizer: Tokenizer) -> dict:
         'torch_dtype': 'bfloat16',
         **vision_ids,
         'vision_config': {
-            'depth': 4,
-            'hidden_size': 128,
-            'num_heads': 4,
-            'intermediate_size': 344,
+            'depth': 2,
+            'hidden_size': 64,
+            'num_heads': 2,
+            'intermediate_size': 172,
             'patch_size': 14,
             'temporal_patch_size': 2,
             'spatial_merge_size': 2,
             'window_size': 112,
-            'fullatt_block_indexes': [3],
-            'out_hidden_size': 192,
+            'fullatt_block_indexes': [1],
+            'out_hidden_size': 128,
             'tokens_per_second': 2,
         },
     }

@@ -23,6 +23,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from ..engine import Options, Scheduler, StreamingEngine, VisualMemory
+from ..model.default import default_checkpoint
 from . import parameters, stamps
 from .camera import ImageSubscription
 from .captions import Captions
@@ -79,9 +80,10 @@ class InfiniteVLNode(Node):
     def _load_engine(self) -> StreamingEngine:
         model, device = self._value('model'), self._value('device')
         if not model:
-            raise ValueError(
-                'no model: set the parameter "model" to a checkpoint folder (to try without one: '
-                'infinitevl random-checkpoint FOLDER)'
+            model = default_checkpoint()
+            self.get_logger().warning(
+                'no model set: this is the small one that comes with the package, which knows its '
+                'rendered world alone; the parameter "model" names a checkpoint folder'
             )
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'

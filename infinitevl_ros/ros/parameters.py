@@ -47,7 +47,12 @@ class Parameter:
 
 
 PARAMETERS = (
-    Parameter('model', '', 'Checkpoint folder (config.json, safetensors, tokenizer files).', True),
+    Parameter(
+        'model',
+        '',
+        'Checkpoint folder; empty: the small model of the package, for its rendered world.',
+        True,
+    ),
     Parameter(
         'device',
         'auto',

@@ -214,7 +214,7 @@ def test_a_device_failure_in_mid_frame_leaves_no_half_memory(engine, monkeypatch
     whole = kernels.delta_rule
 
     def fails(*arguments):
-        if next(calls) == 3:
+        if next(calls) == 2:
             raise RuntimeError('out of memory')
         return whole(*arguments)
 

@@ -73,7 +73,7 @@ def test_two_frames_fill_the_two_temporal_slots(checkpoint):
         positions = torch.stack((cells * 0 + 2, cells // columns, cells % columns))
         positions = positions[None] + wanted.state['origin']
         decoder.remember(engine.weights, tokens, positions, wanted.state)
-    assert torch.equal(memory.state.layer(7, 'recurrent'), wanted.state.layer(7, 'recurrent'))
+    assert torch.equal(memory.state.layer(3, 'recurrent'), wanted.state.layer(3, 'recurrent'))
 
 
 def test_a_waiting_frame_is_a_copy_and_goes_with_a_reset(checkpoint):

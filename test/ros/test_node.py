@@ -1,6 +1,7 @@
 """The node as a robot's other nodes see it: processes, real DDS, real images."""
 
 import array
+import signal
 import subprocess
 import time
 
@@ -343,11 +344,17 @@ def run_node(*arguments):
     return subprocess.run(node_command(*arguments), capture_output=True, text=True, timeout=60)
 
 
-def test_without_a_model_it_says_what_to_do():
-    result = run_node()
-    assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith('infinitevl_node: no model: set')
-    assert 'Traceback' not in result.stderr
+def test_without_a_model_it_takes_the_small_one_and_says_so():
+    process = subprocess.Popen(node_command(), stderr=subprocess.PIPE, text=True)
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if 'tiny' in line and 'loaded' in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert 'knows its rendered world alone' in ''.join(said)
 
 
 def test_a_missing_checkpoint_is_one_line():

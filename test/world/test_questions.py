@@ -1,0 +1,609 @@
+"""Questions about a patrol have the answers that the truth about its frames gives."""
+
+import re
+
+import numpy as np
+import pytest
+
+from infinitevl_ros.cli.story import plan_questions
+from infinitevl_ros.world.patrol import plan, story
+from infinitevl_ros.world.questions import (
+    MEMORY,
+    PRESENT,
+    SIDES,
+    THINGS,
+    WORDINGS,
+    Observer,
+    ask,
+)
+from infinitevl_ros.world.scene import COLOURS, KINDS, ROOMS, Seen, View
+
+WORDS = {
+    'thing': '[a-z]+ [a-z]+',
+    'a_thing': 'an? [a-z]+ [a-z]+',
+    'other': '[a-z]+ [a-z]+',
+    'kind': '|'.join(KINDS),
+    'room': '|'.join(ROOMS),
+    'side': '|'.join(SIDES.values()),
+}
+
+
+def shows(room, *objects, light=True, door=None, sign=None, person=False, partly=()):
+    """A view of a room and in it, for example, 'red ball left'; 'red ball left?' is not sure."""
+    seen = []
+    for each in objects:
+        colour, kind, side = each.split()
+        seen.append(Seen(kind, colour, side.rstrip('?'), not side.endswith('?')))
+    return View(room, light, door, sign, person, tuple(seen), tuple(partly))
+
+
+def watched(*views):
+    """An observer of views, of which each in another room than the one before begins a visit."""
+    observer, room = Observer(), None
+    for view in views:
+        observer.see(view, view.room != room)
+        room = view.room
+    return observer
+
+
+def asked(observer, kind, tries=60):
+    """All questions of a kind, in the wording held out of training: {(text, answer, age)}."""
+    found = [ask(observer, np.random.default_rng(i), kind, held_out=True) for i in range(tries)]
+    assert all(question is None or question.kind == kind for question in found)
+    return {(each.text, each.answer, each.age) for each in found if each}
+
+
+def answers(observer, kind):
+    return {(answer, age) for _, answer, age in asked(observer, kind)}
+
+
+def fill(text, wording):
+    """What the blanks of a wording are filled with in a text; None if it is another wording."""
+    pattern = re.escape(wording)
+    for word, shape in WORDS.items():
+        pattern = pattern.replace(rf'\{{{word}\}}', f'(?P<{word}>{shape})')
+    found = re.fullmatch(pattern, text)
+    if found is None:
+        return None
+    words = found.groupdict()
+    if 'a_thing' in words:
+        words['thing'] = words['a_thing'].split(' ', 1)[1]
+    return words
+
+
+def words_of(text, kind):
+    """What the blanks of a text of a kind are filled with; None if it is of another kind."""
+    filled = (fill(text, wording) for wording in WORDINGS[kind])
+    return next((words for words in filled if words is not None), None)
+
+
+BALL_THEN_CUP = [
+    *2 * [shows('kitchen', 'red ball left', sign=42)],
+    *5 * [shows('kitchen', light=False)],
+    *3 * [shows('office', 'blue cup right', sign=17, person=True)],
+]
+EVERYTHING = watched(
+    *BALL_THEN_CUP, shows('office', 'blue cup right', 'red box left', door=True, sign=17)
+)
+
+
+def test_where_is_the_room_that_had_the_thing():
+    observer = watched(*BALL_THEN_CUP)
+    assert asked(observer, 'where') == {
+        ('In which room was the red ball?', 'kitchen', 8),
+        ('In which room was the blue cup?', 'office', 0),
+    }
+
+
+def test_where_is_not_asked_of_a_thing_that_was_glimpsed_or_in_view_for_one_frame():
+    glimpses = 3 * [shows('kitchen', partly=['red ball'])]
+    moment = shows('kitchen', 'blue cup left')
+    assert asked(watched(*glimpses, moment), 'where') == set()
+    twice = watched(*glimpses, moment, *glimpses, moment, shows('kitchen'))
+    assert asked(twice, 'where') == {('In which room was the blue cup?', 'kitchen', 1)}
+
+
+def test_old_things_are_asked_for_as_often_as_the_many_recent_ones():
+    recent = [f'{colour} {kind} left' for kind in ('cup', 'box') for colour in COLOURS]
+    views = [*2 * [shows('kitchen', 'red ball left')], *60 * [shows('hall', *recent)]]
+    observer, rng = watched(*views), np.random.default_rng(0)
+    old = sum(ask(observer, rng, 'where').answer == 'kitchen' for _ in range(400))
+    assert 150 < old < 250
+
+
+def test_seen_is_yes_for_what_was_in_view_and_no_for_what_never_was():
+    observer = watched(*BALL_THEN_CUP)
+    questions = asked(observer, 'seen', tries=1500)
+    yes = {question for question in questions if question[1] == 'yes'}
+    assert yes == {
+        ('Have you seen a red ball so far?', 'yes', 8),
+        ('Have you seen a blue cup so far?', 'yes', 0),
+    }
+    never = set(THINGS) - {'red ball', 'blue cup'}
+    never = {f'an {name}' if name.startswith('orange') else f'a {name}' for name in never}
+    assert questions - yes == {(f'Have you seen {name} so far?', 'no', None) for name in never}
+
+
+def test_nobody_asks_whether_a_thing_was_seen_that_was_only_glimpsed_or_for_one_frame():
+    observer = watched(shows('kitchen', 'red ball left', partly=['blue cup']), shows('kitchen'))
+    questions = asked(observer, 'seen', tries=1500)
+    asked_for = {words_of(text, 'seen')['thing'] for text, _, _ in questions}
+    assert asked_for == set(THINGS) - {'red ball', 'blue cup'}
+
+
+def test_yes_and_no_are_about_as_frequent():
+    observer, rng = watched(*BALL_THEN_CUP), np.random.default_rng(0)
+    yes = sum(ask(observer, rng, 'seen').answer == 'yes' for _ in range(400))
+    assert 150 < yes < 250
+
+
+@pytest.mark.parametrize(('kind', 'answer'), [('first', 'red ball'), ('last', 'blue cup')])
+def test_of_two_things_it_is_asked_which_came_first_or_last(kind, answer):
+    questions = asked(watched(*BALL_THEN_CUP), kind)
+    order = f'What did you see {kind}, the {{}} or the {{}}?'
+    both = order.format('red ball', 'blue cup'), order.format('blue cup', 'red ball')
+    assert questions == {(text, answer, 8) for text in both}
+
+
+def test_first_and_last_are_about_different_frames_of_the_same_things():
+    ball, cup = shows('kitchen', 'red ball left'), shows('office', 'blue cup left')
+    observer = watched(*6 * [ball], *6 * [cup], *6 * [ball], shows('hall'))
+    assert answers(observer, 'first') == {('red ball', 7)}
+    assert answers(observer, 'last') == {('red ball', 7)}
+    for frame in range(6):
+        observer.see(cup, frame == 0)
+    assert answers(observer, 'first') == {('red ball', 7)}
+    assert answers(observer, 'last') == {('blue cup', 7)}
+
+
+@pytest.mark.parametrize('kind', ['first', 'last'])
+def test_no_order_is_asked_of_what_came_close_together_or_is_in_one_room(kind):
+    ball, cup = (
+        2 * [shows(*each)] for each in (('hall', 'red ball left'), ('office', 'blue cup left'))
+    )
+    assert answers(watched(*ball, *2 * [shows('hall')], *cup), kind) == set()
+    assert answers(watched(*ball, *3 * [shows('hall')], *cup), kind) != set()
+    same = 2 * [shows('hall', 'blue cup left')]
+    assert answers(watched(*ball, *9 * [shows('hall')], *same), kind) == set()
+
+
+@pytest.mark.parametrize('kind', ['first', 'last'])
+def test_no_order_is_asked_of_what_was_glimpsed_or_in_view_for_one_frame(kind):
+    ball = 2 * [shows('hall', 'red ball left')]
+    once = shows('office', 'blue cup left')
+    away = 9 * [shows('office', partly=['green box'])]
+    assert answers(watched(*ball, *away, once), kind) == set()
+    assert answers(watched(*ball, *away, once, once), kind) != set()
+
+
+def test_which_came_first_is_not_asked_when_a_glimpse_makes_it_doubtful():
+    views = [
+        *2 * [shows('hall', partly=['red ball'])],
+        *8 * [shows('office', 'blue cup left')],
+        *2 * [shows('hall', 'red ball left')],
+    ]
+    assert answers(watched(*views), 'first') == set()
+
+
+def test_which_came_last_is_not_asked_when_a_glimpse_makes_it_doubtful():
+    views = [
+        *2 * [shows('hall', 'red ball left')],
+        *8 * [shows('office', 'blue cup left')],
+        *8 * [shows('hall', partly=['red ball'])],
+    ]
+    assert answers(watched(*views), 'last') == set()
+
+
+def test_the_first_room_is_the_one_the_patrol_began_in():
+    observer = watched(*BALL_THEN_CUP, shows('hall'))
+    assert asked(observer, 'first room') == {('Which room did you see first?', 'kitchen', 4)}
+    observer.see(shows('kitchen'), True)
+    assert answers(observer, 'first room') == {('kitchen', 0)}
+
+
+def test_the_room_before_is_the_one_that_was_left_for_this_one():
+    assert asked(watched(*2 * [shows('hall')]), 'room before') == set()
+    observer = watched(*BALL_THEN_CUP)
+    text = 'Which room were you in before this one?'
+    assert asked(observer, 'room before') == {(text, 'kitchen', 3)}
+    observer.see(shows('hall'), True)
+    assert asked(observer, 'room before') == {(text, 'office', 1)}
+    observer.see(shows('kitchen'), True)
+    observer.see(shows('kitchen'))
+    assert asked(observer, 'room before') == {(text, 'hall', 2)}
+
+
+def test_a_room_entered_anew_from_itself_is_not_its_room_before():
+    observer = watched(shows('hall'), shows('office'), shows('office'))
+    observer.see(shows('office'), True)
+    assert answers(observer, 'room before') == {('hall', 3)}
+
+
+def test_rooms_are_counted_once_each():
+    observer = watched(*BALL_THEN_CUP)
+    assert asked(observer, 'rooms') == {('How many rooms have you seen so far?', '2', 3)}
+    observer.see(shows('kitchen'), True)
+    assert answers(observer, 'rooms') == {('2', 1)}
+    observer.see(shows('hall'), True)
+    assert answers(observer, 'rooms') == {('3', 2)}
+
+
+def test_light_then_is_how_it_was_when_another_room_was_seen_last():
+    observer = watched(*BALL_THEN_CUP)
+    text = 'In the kitchen, was the light on then?'
+    assert asked(observer, 'light then') == {(text, 'no', 3)}
+    for view in (shows('kitchen', light=True), shows('hall'), shows('hall')):
+        observer.see(view, observer.view.room != view.room)
+    assert asked(observer, 'light then') == {
+        (text, 'yes', 2),
+        ('In the office, was the light on then?', 'yes', 3),
+    }
+    assert asked(watched(*3 * [shows('hall')]), 'light then') == set()
+
+
+def test_sign_then_is_the_number_of_any_room_whose_sign_was_read():
+    observer = watched(*BALL_THEN_CUP, shows('office'), shows('hall'))
+    assert asked(observer, 'sign then') == {
+        ('In the kitchen, what number was on the sign?', '42', 10),
+        ('In the office, what number was on the sign?', '17', 2),
+    }
+    assert asked(watched(shows('hall'), shows('office')), 'sign then') == set()
+
+
+def test_person_then_is_the_room_where_a_person_was_seen_last():
+    observer = watched(*BALL_THEN_CUP, shows('hall'))
+    assert asked(observer, 'person then') == {('In which room was a person last?', 'office', 1)}
+    for view in (*2 * [shows('kitchen', person=True)], *4 * [shows('hall')]):
+        observer.see(view, observer.view.room != view.room)
+    assert answers(observer, 'person then') == {('kitchen', 4)}
+    assert asked(watched(shows('hall', person=None), shows('hall')), 'person then') == set()
+
+
+def test_where_a_person_was_last_is_not_asked_when_a_glimpse_makes_it_doubtful():
+    views = [*3 * [shows('hall', person=True)], *3 * [shows('office', person=None)]]
+    assert asked(watched(*views, shows('kitchen')), 'person then') == set()
+
+
+def test_where_a_person_was_last_is_not_asked_of_one_who_was_in_view_for_one_frame():
+    moment, away = shows('hall', person=True), 3 * [shows('office')]
+    assert asked(watched(moment, *away), 'person then') == set()
+    assert answers(watched(moment, moment, *away), 'person then') == {('hall', 3)}
+
+
+def caption(*views):
+    questions = asked(watched(*views), 'caption')
+    assert {text for text, _, _ in questions} <= {'What just happened?'}
+    assert len(questions) <= 1
+    return next(((answer, age) for _, answer, age in questions), None)
+
+
+def test_a_caption_tells_of_entering_a_room_and_of_what_is_in_view_then():
+    assert caption(shows('hall')) == ('entered the hall', 0)
+    view = shows('hall', 'red ball left', 'blue cup right')
+    entered = 'entered the hall, a red ball and a blue cup in view'
+    assert caption(view) == (entered, 0)
+    assert caption(shows('office'), view, view, view) == (entered, 2)
+
+
+def test_a_caption_tells_of_entering_the_same_room_anew():
+    observer = watched(*3 * [shows('hall')])
+    observer.see(shows('hall', 'red ball left'), True)
+    assert answers(observer, 'caption') == {('entered the hall, a red ball in view', 0)}
+
+
+def test_a_caption_tells_of_things_that_come_into_view_and_not_of_those_that_go():
+    ball, cup = 'red ball left', 'blue cup right'
+    views = [shows('hall'), shows('hall', ball)]
+    assert caption(*views) == ('a red ball came into view', 0)
+    views += [shows('hall', ball, cup)]
+    assert caption(*views) == ('a blue cup came into view', 0)
+    views += 2 * [shows('hall')]
+    assert caption(*views) == ('a blue cup came into view', 2)
+    views += [shows('hall', ball, cup)]
+    assert caption(*views) == ('a red ball and a blue cup came into view', 0)
+
+
+def test_a_caption_tells_of_the_light():
+    views = [shows('hall'), shows('hall', light=False)]
+    assert caption(*views) == ('the light went off', 0)
+    views += [shows('hall', light=False), shows('hall', 'red ball left')]
+    assert caption(*views) == ('the light went on, a red ball in view', 0)
+    assert caption(shows('hall'), shows('office', light=False)) == ('entered the office', 0)
+
+
+def test_a_caption_tells_of_a_person_who_comes_and_goes():
+    views = [shows('hall'), shows('hall', person=True), shows('hall', person=True)]
+    assert caption(*views) == ('a person came into view', 1)
+    views += [shows('hall', 'red ball left')]
+    assert caption(*views) == ('a person went out of view, a red ball in view', 0)
+
+
+def test_a_caption_leaves_out_neither_the_light_nor_a_person_when_both_change_at_once():
+    told = caption(shows('hall'), shows('hall', light=False, person=True))
+    assert told is None or ('the light went off' in told[0] and 'a person came' in told[0])
+
+
+def test_a_person_who_is_there_already_does_not_come_into_view():
+    views = [shows('office'), *2 * [shows('hall', person=True)]]
+    assert caption(*views) == ('entered the hall', 1)
+    assert caption(*views, shows('hall')) == ('a person went out of view', 0)
+    assert caption(*views, shows('office')) == ('entered the office', 0)
+
+
+def test_a_person_comes_and_goes_once_though_partly_in_view_between():
+    unclear = shows('hall', person=None)
+    coming = [shows('hall'), unclear, unclear, shows('hall', person=True)]
+    assert caption(*coming) == ('a person came into view', 0)
+    staying = [*coming, unclear, shows('hall', person=True)]
+    assert caption(*staying) == ('a person came into view', 2)
+    assert caption(*staying, unclear, shows('hall')) == ('a person went out of view', 0)
+
+
+def test_a_person_of_the_room_before_does_not_go_out_of_view_in_this_one():
+    views = [*2 * [shows('office', person=True)], shows('hall', person=None), shows('hall')]
+    assert caption(*views) == ('entered the hall', 1)
+    assert caption(*views[:3], shows('hall', person=True)) == ('a person came into view', 0)
+
+
+def test_no_caption_is_asked_for_while_something_is_partly_in_view():
+    assert caption(shows('hall', 'red ball left', partly=['blue cup'])) is None
+    assert caption(shows('hall'), shows('hall', person=None)) is None
+
+
+def test_the_view_is_told_with_room_number_and_things():
+    view = shows('hall', 'red ball left', 'blue cup ahead', 'green box right', sign=42)
+    told = 'the hall, number 42, a red ball on the left, a blue cup straight ahead, '
+    assert asked(watched(view), 'view') == {
+        (WORDINGS['view'][-1], told + 'a green box on the right', 0)
+    }
+    assert answers(watched(shows('office')), 'view') == {('the office', 0)}
+
+
+@pytest.mark.parametrize('kind', ['view', 'what'])
+def test_sides_are_not_told_when_one_is_unsure_or_something_is_partly_in_view(kind):
+    assert asked(watched(shows('hall', 'red ball left', 'blue cup right?')), kind) == set()
+    assert asked(watched(shows('hall', 'red ball left', partly=['blue cup'])), kind) == set()
+    assert asked(watched(shows('hall', 'red ball left', 'blue cup right')), kind) != set()
+
+
+def test_the_room_is_the_one_in_view():
+    assert asked(watched(*BALL_THEN_CUP), 'room') == {('Which room are you in now?', 'office', 0)}
+
+
+def test_a_side_is_asked_of_each_thing_whose_side_is_sure():
+    view = shows('hall', 'red ball left', 'blue cup ahead', 'green box right?', partly=['red cup'])
+    assert asked(watched(view), 'side') == {
+        ('On what side is the red ball now?', 'left', 0),
+        ('On what side is the blue cup now?', 'ahead', 0),
+    }
+    assert asked(watched(shows('hall', 'red ball left?')), 'side') == set()
+
+
+def test_a_colour_is_asked_of_each_thing_in_view():
+    view = shows('hall', 'red ball left', 'blue cup right?')
+    assert asked(watched(view), 'colour') == {
+        ('Which colour is the ball now?', 'red', 0),
+        ('Which colour is the cup now?', 'blue', 0),
+    }
+    assert asked(watched(shows('hall', 'red ball left', partly=['blue cup'])), 'colour') == set()
+    assert asked(watched(shows('hall')), 'colour') == set()
+
+
+def test_what_is_all_that_is_on_a_side_or_nothing():
+    view = shows('hall', 'red ball left', 'blue cup left', 'green box right')
+    assert asked(watched(view), 'what', tries=200) == {
+        ('What is now on the left?', 'a red ball and a blue cup', 0),
+        ('What is now straight ahead?', 'nothing', 0),
+        ('What is now on the right?', 'a green box', 0),
+    }
+    assert answers(watched(shows('hall')), 'what') == {('nothing', 0)}
+
+
+def test_the_count_is_of_the_things_in_view_unless_one_is_only_partly():
+    text = 'How many objects are there now?'
+    view = shows('hall', 'red ball left', 'blue cup right?')
+    assert asked(watched(view), 'count') == {(text, '2', 0)}
+    assert asked(watched(view, shows('hall')), 'count') == {(text, '0', 0)}
+    assert asked(watched(shows('hall', 'red ball left', partly=['red cup'])), 'count') == set()
+
+
+def test_the_sign_is_asked_for_only_when_it_can_be_read():
+    text = 'Which number do you see on the sign?'
+    assert asked(watched(shows('hall', sign=73)), 'sign') == {(text, '73', 0)}
+    assert asked(watched(shows('hall', sign=73), shows('hall')), 'sign') == set()
+
+
+@pytest.mark.parametrize(('on', 'answer'), [(True, 'yes'), (False, 'no')])
+def test_light_door_and_person_are_told_as_they_are_now(on, answer):
+    observer = watched(
+        shows('hall', light=not on, door=not on, person=not on),
+        shows('hall', light=on, door=on, person=on),
+    )
+    assert asked(observer, 'light') == {('Is the light on in this room?', answer, 0)}
+    assert asked(observer, 'door') == {('Is the door open in this room?', answer, 0)}
+    assert asked(observer, 'person') == {('Is a person in view?', answer, 0)}
+
+
+@pytest.mark.parametrize('kind', ['door', 'person'])
+def test_what_cannot_be_told_of_a_door_or_a_person_is_not_asked(kind):
+    observer = watched(shows('hall', door=True, person=True), shows('hall', person=None))
+    assert asked(observer, kind) == set()
+
+
+def test_memory_present_and_captions_are_all_kinds():
+    assert sorted([*MEMORY, *PRESENT, 'caption']) == sorted(WORDINGS)
+
+
+def test_no_wording_is_used_twice():
+    every = [wording for wordings in WORDINGS.values() for wording in wordings]
+    assert len(set(every)) == len(every)
+
+
+@pytest.mark.parametrize('kind', WORDINGS)
+def test_the_last_wording_is_for_held_out_questions_only(kind):
+    def used(held_out):
+        rngs = map(np.random.default_rng, range(100))
+        texts = [ask(EVERYTHING, rng, kind, held_out).text for rng in rngs]
+        return {w for w in WORDINGS[kind] for text in texts if fill(text, w) is not None}
+
+    *others, last = WORDINGS[kind]
+    assert used(held_out=True) == {last}
+    assert used(held_out=False) == set(others)
+
+
+@pytest.mark.parametrize('kind', WORDINGS)
+def test_every_wording_of_a_question_has_all_its_blanks_filled(kind):
+    for seed in range(100):
+        for held_out in (False, True):
+            text = ask(EVERYTHING, np.random.default_rng(seed), kind, held_out).text
+            assert words_of(text, kind) is not None, text
+            assert text[-1] in '?.'
+
+
+def test_the_same_rng_asks_the_same():
+    for kind in WORDINGS:
+        one, other = (ask(EVERYTHING, np.random.default_rng(7), kind) for _ in range(2))
+        assert one == other
+
+
+def rederive(kind, words, views):
+    """Answer and age of a question of memory, by searching all views there were."""
+    now, here = len(views) - 1, views[-1].room
+
+    def frames(holds):
+        return [frame for frame, view in enumerate(views) if holds(view)]
+
+    def sights(name):
+        return frames(lambda view: name in [f'{o.colour} {o.kind}' for o in view.objects])
+
+    def sure(name):
+        found = sights(name)
+        assert len(found) >= 2
+        assert len({views[frame].room for frame in found}) == 1
+        return found
+
+    if kind == 'where':
+        last = sure(words['thing'])[-1]
+        return views[last].room, now - last
+    if kind == 'seen':
+        if sights(words['thing']):
+            return 'yes', now - sure(words['thing'])[-1]
+        assert not frames(lambda view: words['thing'] in view.partly)
+        return 'no', None
+    if kind in ('first', 'last'):
+        ball, cup = sure(words['thing']), sure(words['other'])
+        end = 0 if kind == 'first' else -1
+        assert abs(ball[end] - cup[end]) > 4
+        assert views[ball[0]].room != views[cup[0]].room
+        thing_wins = (ball[end] < cup[end]) == (kind == 'first')
+        return words['thing' if thing_wins else 'other'], now - min(ball[-1], cup[-1])
+    if kind == 'first room':
+        first = views[0].room
+        return first, now - frames(lambda view: view.room == first)[-1]
+    if kind == 'room before':
+        last = frames(lambda view: view.room != here)[-1]
+        return views[last].room, now - last
+    if kind == 'rooms':
+        rooms = {view.room for view in views}
+        oldest = min(frames(lambda view, room=room: view.room == room)[-1] for room in rooms)
+        return str(len(rooms)), now - oldest
+    if kind == 'light then':
+        assert words['room'] != here
+        last = frames(lambda view: view.room == words['room'])[-1]
+        return 'yes' if views[last].light else 'no', now - last
+    if kind == 'sign then':
+        last = frames(lambda view: view.room == words['room'] and view.sign is not None)[-1]
+        return str(views[last].sign), now - last
+    if kind == 'person then':
+        last = frames(lambda view: view.person)[-1]
+        return views[last].room, now - last
+    assert kind == 'room'
+    return here, 0
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_every_question_of_memory_has_the_answer_that_all_views_give(seed):
+    patrol, rng = plan(seed, 160 + 20 * seed), np.random.default_rng(seed)
+    observer, views, kinds = Observer(), [], set()
+    for one in patrol.visits:
+        for index, view in enumerate(patrol.views(one)):
+            observer.see(view, index == 0)
+            views.append(view)
+            if len(views) % 9:
+                continue
+            for kind in MEMORY:
+                question = ask(observer, rng, kind, held_out=rng.random() < 0.5)
+                if question is not None:
+                    words = words_of(question.text, kind)
+                    expected = rederive(kind, words, views)
+                    assert (question.answer, question.age) == expected, question
+                    kinds.add(kind)
+    assert kinds >= set(MEMORY) - {'person then', 'first', 'last'}
+
+
+def everything_seen(patrol):
+    return [view for one in patrol.visits for view in patrol.views(one)]
+
+
+@pytest.fixture(scope='module', params=range(5))
+def told(request):
+    """A story and the questions planned about it."""
+    patrol = story(request.param, 480)
+    return patrol, plan_questions(patrol, request.param)
+
+
+def kind_of(planned):
+    kinds = [kind for kind in WORDINGS if words_of(planned.question, kind) is not None]
+    assert len(kinds) == 1, planned
+    return kinds[0]
+
+
+def test_planned_questions_are_all_different():
+    for seed in range(12):
+        questions = [one.question for one in plan_questions(story(seed, 240), seed)]
+        assert len(set(questions)) == len(questions) == 9
+
+
+def test_no_thing_is_asked_for_twice_in_other_words(told):
+    things = [
+        words_of(one.question, kind_of(one))['thing']
+        for one in told[1]
+        if kind_of(one) in ('where', 'seen')
+    ]
+    assert len(set(things)) == len(things)
+
+
+def test_the_truth_about_planned_questions_is_what_all_views_give(told):
+    patrol, planned = told
+    views = everything_seen(patrol)
+    for one in planned:
+        kind = kind_of(one)
+        expected = rederive(kind, words_of(one.question, kind), views[: one.frame])
+        assert (one.truth, one.age) == expected, one
+
+
+def test_questions_are_planned_on_the_way_and_at_the_end(told):
+    patrol, planned = told
+    asked_for = [kind_of(one) for one in planned]
+    assert asked_for[:3] == ['room', 'room before', 'where']
+    assert asked_for[3:] == ['where', 'where', 'seen', 'seen', 'first room', 'light then']
+    *way, end = [one.frame for one in planned[:4]]
+    assert [frame % 40 for frame in way] == [20, 20, 20]
+    assert way == sorted(way)
+    assert {one.frame for one in planned[3:]} == {end} == {len(patrol)}
+
+
+def test_the_demo_asks_for_what_was_never_there_and_then_for_what_was(told):
+    truths = [one.truth for one in told[1] if kind_of(one) == 'seen']
+    assert truths == ['no', 'yes']
+
+
+def test_at_the_end_the_demo_asks_where_something_was_that_is_long_out_of_sight(told):
+    patrol, planned = told
+    ages = [one.age for one in planned if kind_of(one) == 'where' and one.frame == len(patrol)]
+    assert max(ages) > 300
+
+
+def test_planning_again_gives_the_same_questions():
+    assert plan_questions(story(3, 480), 5) == plan_questions(story(3, 480), 5)
+    assert plan_questions(story(3, 480), 5) != plan_questions(story(3, 480), 6)
