@@ -2,11 +2,15 @@
 
 import os
 import random
+import sys
 from pathlib import Path
 
 # Before rclpy is imported: no other run on this machine or network hears these tests.
 os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randrange(1, 102))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+# training/ and bench/ are not installed. Last, so that what is built comes before its sources.
+sys.path.append(str(Path(__file__).parents[1]))
 
 import pytest
 import torch
