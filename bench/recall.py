@@ -1,0 +1,319 @@
+"""What a trained model remembers: exact answers on held-out worlds, by the age of the evidence.
+
+Run: python3 bench/recall.py --worlds 8 --frames 2400 --json recall.json. Three models watch the
+same patrols through StreamingEngine, frame by frame: the trained hybrid; the same with its
+recurrent state cleared at each window, which is what the window alone gives; and its
+full-attention teacher, asked only about what is inside its context. Worlds and wordings are none
+of the training's. Ages are counted in frames since the newest frame that shows the evidence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # where the package is not installed
+
+from infinitevl_ros.engine import StreamingEngine  # noqa: E402
+from infinitevl_ros.engine.sampling import Sampling  # noqa: E402
+from infinitevl_ros.model.config import DELTA  # noqa: E402
+from infinitevl_ros.world.patrol import Patrol, plan  # noqa: E402
+from infinitevl_ros.world.questions import MEMORY, PRESENT, WORDINGS, Observer, ask  # noqa: E402
+
+HELD_OUT = 2**32  # training's worlds have smaller seeds
+FRAME_NS = 100_000_000  # ten frames a second
+LONGEST_ANSWER = 40
+# Ages in windows: up to one, and within a factor of two of ten and of a hundred.
+BUCKETS = {'one_window': (-1, 1), 'ten_windows': (5, 20), 'hundred_windows': (50, 200)}
+EDGES = tuple(2.0**i for i in range(-2, 10))  # of the curve, in windows
+OFTEN = {'where': 4, 'seen': 2}  # questions of a kind in one interview, beside 1 of the others
+CAPACITY = (4, 8, 12, 16, 20, 24, 28, 32, 36)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question to one model. `things` are the objects that a caption has to name."""
+
+    model: str
+    kind: str
+    question: str
+    truth: str
+    answer: str
+    age: int | None
+    world: int
+    things: tuple[str, ...] = ()
+
+    @property
+    def right(self) -> bool:
+        return self.answer == self.truth
+
+
+@dataclass
+class Model:
+    """An engine under test; `context` is how many frames back it may be asked, None for all."""
+
+    name: str
+    engine: StreamingEngine
+    clear_every: int | None = None
+    context: int | None = None
+
+    def watch(self, patrol: Patrol, frames: np.ndarray, points: list[int], world: int, seed: int):
+        """Take all frames, asking at `points` (frames seen); yields what was asked."""
+        memory = self.engine.new_memory()
+        views = (view for number in patrol.visits for view in enumerate(patrol.views(number)))
+        observer, rng = Observer(), np.random.default_rng(seed)
+        for number, (frame, (index, view)) in enumerate(zip(frames, views, strict=True)):
+            if self.clear_every and number % self.clear_every == 0:
+                _clear(memory)
+            self.engine.ingest(memory, frame, number * FRAME_NS)
+            observer.see(view, index == 0)
+            if number + 1 in points:
+                yield from self._interview(memory, observer, rng, world)
+
+    def _interview(self, memory, observer: Observer, rng, world: int) -> Iterator[Asked]:
+        for kind in itertools.chain(*([kind] * OFTEN.get(kind, 1) for kind in WORDINGS)):
+            question = ask(observer, rng, kind, held_out=True)
+            if question is None:
+                continue
+            if self.context and (question.age or 0) >= self.context:
+                continue
+            if self.context and question.age is None and observer.frame >= self.context:
+                continue  # it cannot know that there was none before
+            answer = self.engine.ask(memory, question.text, Sampling(max_tokens=LONGEST_ANSWER))
+            text = ''.join(answer)
+            things = observer.event_things if kind == 'caption' else ()
+            yield Asked(
+                self.name, kind, question.text, question.answer, text, question.age, world, things
+            )
+
+
+def _clear(memory) -> None:
+    for i, kind in enumerate(memory.state.config.layer_types):
+        if kind == DELTA:
+            memory.state.layer(i, 'recurrent').zero_()
+
+
+def _paint(seed: int, frames: int, rooms: int | None, things: int | None) -> np.ndarray:
+    cv2.setNumThreads(1)
+    return np.stack([picture for picture, _ in plan(seed, frames, rooms, things)])
+
+
+def examine(
+    models: list[Model],
+    seeds: list[int],
+    frames: int,
+    asks: int,
+    workers: int,
+    rooms: int | None = None,
+    things: int | None = None,
+) -> list[Asked]:
+    """Let the models watch a patrol per seed."""
+    asked = []
+    points = np.unique(np.geomspace(16, frames, asks).round().astype(int)).tolist()
+    with ProcessPoolExecutor(workers) as pool:
+        count = len(seeds)
+        painted = pool.map(_paint, seeds, [frames] * count, [rooms] * count, [things] * count)
+        bar = tqdm(zip(seeds, painted, strict=True), 'worlds', total=count)
+        for world, pictures in bar:
+            patrol = plan(world, frames, rooms, things)
+            for model in models:
+                asked += model.watch(patrol, pictures, points, world, world)
+    return asked
+
+
+def score(asked: list[Asked]) -> dict:
+    """Share of exact answers with its 95 % interval, and the best constant answer's share."""
+    right, count = sum(one.right for one in asked), len(asked)
+    truths: dict[str, Counter] = {}
+    for one in asked:
+        truths.setdefault(one.kind, Counter())[one.truth] += 1
+    chance = sum(counts.most_common(1)[0][1] for counts in truths.values())
+    if not count:
+        return {'accuracy': None, 'low': None, 'high': None, 'chance': None, 'questions': 0}
+    low, high = wilson(right, count)
+    return {
+        'accuracy': right / count,
+        'low': low,
+        'high': high,
+        'chance': chance / count,
+        'questions': count,
+    }
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927)."""
+    z = 1.96
+    share, extra = right / count, z * z / count
+    middle = (share + extra / 2) / (1 + extra)
+    half = z / (1 + extra) * (share * (1 - share) / count + extra / (4 * count)) ** 0.5
+    return middle - half, middle + half
+
+
+def summary(asked: list[Asked], window: int) -> dict:
+    """All figures of one model; `window` in frames."""
+
+    def aged(low: float, high: float, kinds=MEMORY) -> dict:
+        return score(
+            [
+                one
+                for one in asked
+                if one.kind in kinds
+                and one.age is not None
+                and low * window < one.age <= high * window
+            ]
+        )
+
+    captions = [one for one in asked if one.kind == 'caption' and one.things]
+    named = sum(all(thing in one.answer for thing in one.things) for one in captions)
+    return {
+        'present': score([one for one in asked if one.kind in PRESENT]),
+        **{name: aged(*limits) for name, limits in BUCKETS.items()},
+        'never_seen': score([one for one in asked if one.kind == 'seen' and one.age is None]),
+        'where': {name: aged(*limits, ('where',)) for name, limits in BUCKETS.items()},
+        'captions_name_the_object': named / len(captions) if captions else None,
+        'by_age': [
+            {'windows': [low, high], **aged(low, high)}
+            for low, high in zip((-1.0, *EDGES), EDGES, strict=False)
+        ],
+        'by_type': {kind: score([one for one in asked if one.kind == kind]) for kind in WORDINGS},
+    }
+
+
+def capacity(model: Model, frames: int, worlds: int, seed: int, workers: int, window: int) -> list:
+    """'Where' at ten windows against the number of things and rooms to be remembered."""
+    curve = []
+    for things in CAPACITY:
+        rooms = min(12, max(3, things // 3))
+        seeds = [HELD_OUT + 2**20 + seed + 1000 * things + i for i in range(worlds)]
+        asked = examine([model], seeds, frames, 10, workers, rooms, things)
+        where = summary(asked, window)['where']['ten_windows']
+        curve.append({'rooms': rooms, 'things': things, **where})
+        if where['accuracy'] is not None and where['accuracy'] < 0.5:
+            break
+    return curve
+
+
+def table(models: dict[str, dict]) -> str:
+    """The figures as text."""
+
+    def cell(figures: dict) -> str:
+        if not figures['questions']:
+            return f'{"-":>21}'
+        share, low, high = (100 * figures[name] for name in ('accuracy', 'low', 'high'))
+        return f'{share:6.1f} ({low:5.1f} to {high:5.1f})'
+
+    rows = [f'{"% exact (95 % interval)":24}' + ''.join(f'{name:>24}' for name in models)]
+    for title in ('present', *BUCKETS, 'never_seen'):
+        rows.append(f'{title:24}' + ''.join(f'{cell(m[title]):>24}' for m in models.values()))
+    for title in BUCKETS:
+        cells = (cell(m['where'][title]) for m in models.values())
+        rows.append(f'{"where, " + title:24}' + ''.join(f'{text:>24}' for text in cells))
+    for kind in WORDINGS:
+        cells = (cell(m['by_type'][kind]) for m in models.values())
+        rows.append(f'  {kind:22}' + ''.join(f'{text:>24}' for text in cells))
+    return '\n'.join(rows)
+
+
+def draw(models: dict[str, dict], curve: list, picture: Path) -> None:
+    """Accuracy against the age of the evidence, and against what there is to remember."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    columns = 2 if curve else 1
+    figure, axes = pyplot.subplots(1, columns, figsize=(3 + 4 * columns, 4.2), dpi=110)
+    left = axes[0] if curve else axes
+    for name, figures in models.items():
+        bins = [one for one in figures['by_age'] if one['questions'] >= 5]
+        middle = [(max(one['windows'][0], 0.125) * one['windows'][1]) ** 0.5 for one in bins]
+        shares = [one['accuracy'] for one in bins]
+        (line,) = left.plot(middle, shares, marker='o', label=name)
+        low, high = ([one[end] for one in bins] for end in ('low', 'high'))
+        left.fill_between(middle, low, high, alpha=0.15, color=line.get_color())
+    chance = [one for one in models['hybrid']['by_age'] if one['questions'] >= 5]
+    middle = [(max(one['windows'][0], 0.125) * one['windows'][1]) ** 0.5 for one in chance]
+    left.plot(middle, [one['chance'] for one in chance], ':', color='grey', label='best constant')
+    left.set(xscale='log', xlabel='age of the evidence, windows', ylabel='exact answers')
+    left.legend(frameon=False)
+    if curve:
+        right = axes[1]
+        things = [one['things'] for one in curve]
+        right.plot(things, [one['accuracy'] for one in curve], marker='o')
+        low, high = ([one[end] for one in curve] for end in ('low', 'high'))
+        right.fill_between(things, low, high, alpha=0.15)
+        right.set(xlabel='things to remember', ylabel='"where", ten windows later')
+    for ax in figure.axes:
+        ax.set_ylim(0, 1.02)
+        ax.grid(alpha=0.3)
+        ax.spines[['top', 'right']].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(picture)
+    pyplot.close(figure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--worlds', type=int, default=4)
+    parser.add_argument('--frames', type=int, default=2400)
+    parser.add_argument('--asks', type=int, default=16, help='interviews in each world')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--json', type=Path)
+    parser.add_argument('--plot', type=Path)
+    parser.add_argument('--capacity', type=int, default=0, help='worlds a point of that curve')
+    parser.add_argument('--model', type=Path, default=ROOT / 'models/tiny')
+    parser.add_argument('--teacher', type=Path, default=ROOT / 'models/tiny_teacher')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--workers', type=int, default=2, help='processes that paint')
+    parser.add_argument('--log', type=Path, help='write every question and answer here (JSONL)')
+    arguments = parser.parse_args()
+    engine = StreamingEngine.from_checkpoint(arguments.model, arguments.device)
+    taught = StreamingEngine.from_checkpoint(arguments.teacher, arguments.device)
+    window, context = (
+        e.weights.config.sliding_window // e.tokens_per_frame for e in (engine, taught)
+    )
+    models = [Model('hybrid', engine), Model('cleared', engine, clear_every=window)]
+    models.append(Model('teacher', taught, context=context))
+    seeds = [HELD_OUT + arguments.seed * 10_000 + i for i in range(arguments.worlds)]
+    asked = examine(models, seeds, arguments.frames, arguments.asks, arguments.workers)
+    figures = {
+        model.name: summary([one for one in asked if one.model == model.name], window)
+        for model in models
+    }
+    print(table(figures))
+    curve = []
+    if arguments.capacity:
+        curve = capacity(
+            models[0], 480, arguments.capacity, arguments.seed, arguments.workers, window
+        )
+    for point in curve:
+        print(f'{point["rooms"]} rooms, {point["things"]} things: {point["accuracy"]:.3f}')
+    if arguments.log:
+        arguments.log.write_text(''.join(json.dumps(vars(one)) + '\n' for one in asked))
+    if arguments.plot:
+        draw(figures, curve, arguments.plot)
+    if arguments.json:
+        settings = {
+            name: getattr(arguments, name) for name in ('worlds', 'frames', 'asks', 'seed')
+        }
+        report = {**settings, 'window_frames': window, 'context_frames': context}
+        report |= {'models': figures, 'capacity': curve}
+        arguments.json.write_text(json.dumps(report, indent=1) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""bench/recall.py counts right, and runs as it is documented."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.recall import Asked, score, summary, wilson
+from infinitevl_ros.model.default import default_checkpoint
+from infinitevl_ros.world.questions import WORDINGS
+
+ROOT = Path(__file__).parents[2]
+WINDOW = 16
+
+
+def asked(kind, right, age=0, things=(), truth='yes', answer=None):
+    answer = answer if answer is not None else truth if right else 'maybe'
+    return Asked('hybrid', kind, '?', truth, answer, age, 0, things)
+
+
+def test_the_interval_is_wilsons():
+    low, high = wilson(50, 100)
+    assert low == pytest.approx(0.4038, abs=1e-4)
+    assert high == pytest.approx(0.5962, abs=1e-4)
+    assert wilson(10, 10)[1] == pytest.approx(1)
+
+
+def test_chance_is_what_the_best_constant_answer_of_each_kind_gets():
+    lines = [asked('room', True, truth=room) for room in ('hall', 'hall', 'studio')]
+    lines += [asked('light', False, truth=light) for light in ('yes', 'no')]
+    figures = score(lines)
+    assert figures['accuracy'] == pytest.approx(3 / 5)
+    assert figures['chance'] == pytest.approx(3 / 5)
+    assert figures['questions'] == 5
+
+
+def test_questions_are_sorted_by_kind_and_by_the_age_of_their_evidence():
+    lines = [
+        asked('room', True),
+        asked('light', False),
+        asked('where', True, age=WINDOW),
+        asked('where', False, age=10 * WINDOW),
+        asked('sign then', True, age=10 * WINDOW),
+        asked('where', True, age=100 * WINDOW),
+        asked('where', False, age=35 * WINDOW),  # between ten and a hundred
+        asked('seen', True, age=None, truth='no'),
+    ]
+    figures = summary(lines, WINDOW)
+    assert figures['present']['questions'] == 2
+    assert figures['present']['accuracy'] == 0.5
+    assert figures['one_window']['accuracy'] == 1
+    assert figures['ten_windows'] == {**figures['ten_windows'], 'accuracy': 0.5, 'questions': 2}
+    assert figures['hundred_windows']['questions'] == 1
+    assert figures['where']['ten_windows']['accuracy'] == 0
+    assert figures['never_seen']['questions'] == 1
+    assert sum(one['questions'] for one in figures['by_age']) == 5
+    assert figures['by_type']['where']['questions'] == 4
+    assert set(figures['by_type']) == set(WORDINGS)
+
+
+def test_a_caption_names_all_objects_that_came():
+    lines = [
+        asked('caption', True, things=('red ball',), truth='a red ball came into view'),
+        asked('caption', False, things=('red ball',), answer='a red ball'),
+        asked('caption', False, things=('red ball', 'blue cup'), answer='a red ball'),
+        asked('caption', False, things=()),
+    ]
+    assert summary(lines, WINDOW)['captions_name_the_object'] == pytest.approx(2 / 3)
+
+
+def test_it_runs_and_writes_every_figure(tmp_path):
+    command = [sys.executable, 'bench/recall.py', '--worlds', '1', '--frames', '16', '--asks', '1']
+    command += ['--teacher', str(default_checkpoint()), '--device', 'cpu', '--workers', '1']
+    command += ['--json', str(tmp_path / 'r.json'), '--plot', str(tmp_path / 'r.png')]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / 'r.json').read_text())
+    assert set(report['models']) == {'hybrid', 'cleared', 'teacher'}
+    for figures in report['models'].values():
+        assert {'present', 'one_window', 'ten_windows', 'hundred_windows'} <= figures.keys()
+        assert figures['by_type']['room']['accuracy'] == 1
+    assert 'present' in result.stdout
+    assert (tmp_path / 'r.png').stat().st_size > 5000
