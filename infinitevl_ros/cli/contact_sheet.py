@@ -122,24 +122,27 @@ def draw_row(frames: list[Frame], width: int) -> Image.Image:
     return picture
 
 
-def draw_answer(answer: Answer) -> Image.Image:
-    room = WIDTH - 2 * MARGIN - 200
-    question, reply = wrap(answer.question, 17, room, 3), wrap(answer.answer, 17, room, 6)
-    truth, ink = [], SOFT
-    if answer.truth is not None:
-        right = answer.answer == answer.truth
+def draw_answers(answers: list[Answer]) -> Image.Image:
+    """Cards with questions and their answers, beside each other."""
+    width = (WIDTH - (len(answers) - 1) * GAP - 2 * MARGIN) // len(answers)
+    room = width - 140
+    texts = []
+    for answer in answers:
+        question, reply = wrap(answer.question, 17, room, 3), wrap(answer.answer, 17, room, 6)
         age = answer.evidence_age or 0
         seen = f', last in view {age:.0f} s before' if age >= 1 else ''
-        truth = wrap(f'truth: {answer.truth}{seen}', 15, room, 3)
-        ink = RIGHT if right else WRONG
-    height = 34 + 23 * (len(question) + len(reply)) + 20 * len(truth)
+        truth = '' if answer.truth is None else f'truth: {answer.truth}{seen}'
+        texts.append((question, reply, wrap(truth, 15, room, 3) if truth else []))
+    height = max(34 + 23 * (len(q) + len(r)) + 20 * len(t) for q, r, t in texts)
     picture, draw = strip(height + GAP)
-    draw.rounded_rectangle((MARGIN, 0, WIDTH - MARGIN - 1, height - 1), 10, CARD, EDGE)
-    y = write(draw, MARGIN + 24, 13, question, 17, SOFT)
-    y = write(draw, MARGIN + 24, y + 4, reply, 17, INK)
-    write(draw, MARGIN + 24, y, truth, 15, ink)
-    took = wrap(f'{answer.seconds:.2f} s', 15, 120, 1)[0]
-    draw.text((WIDTH - MARGIN - 24, 14), took, ACCENT, font(15), anchor='ra')
+    for column, (answer, (question, reply, truth)) in enumerate(zip(answers, texts, strict=True)):
+        x = MARGIN + column * (width + GAP)
+        draw.rounded_rectangle((x, 0, x + width - 1, height - 1), 10, CARD, EDGE)
+        y = write(draw, x + 24, 13, question, 17, SOFT)
+        y = write(draw, x + 24, y + 4, reply, 17, INK)
+        write(draw, x + 24, y, truth, 15, RIGHT if answer.answer == answer.truth else WRONG)
+        took = wrap(f'{answer.seconds:.2f} s', 15, 120, 1)[0]
+        draw.text((x + width - 24, 14), took, ACCENT, font(15), anchor='ra')
     return picture
 
 
@@ -155,7 +158,9 @@ def contact_sheet(
     strips = [draw_header(title, subtitle)]
     for first in range(0, len(frames), columns):
         strips.append(draw_row(frames[first : first + columns], width))
-    strips += [draw_answer(answer) for answer in answers]
+    abreast = 1 if len(answers) < 4 else 2
+    for first in range(0, len(answers), abreast):
+        strips.append(draw_answers(answers[first : first + abreast]))
 
     sheet, _ = strip(sum(part.height for part in strips) + MARGIN - GAP)
     y = 0

@@ -198,8 +198,11 @@ def story(seed: int, frames: int, size: int = 224) -> Patrol:
     while length * len(visits) < frames:
         number = len(visits)
         one = visit(rng, number if number < 3 else 3 + number % 3, length)
+        part = min(length, frames - length * number)
         light = bool(rng.random() < 0.8)
-        visits.append(replace(one, begin=0.0, end=1.0, light=light, light_change=None))
+        visits.append(
+            replace(one, frames=part, begin=0.0, end=part / length, light=light, light_change=None)
+        )
     return Patrol(rooms, visits, seed, size)
 
 
