@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ..model.default import default_checkpoint
 from ..world.patrol import story
 from .camera import PATROL_RATE, video_frames
 from .contact_sheet import Answer, Frame, contact_sheet
-from .story import plan_questions
+from .story import Planned, plan_questions
 
 # Asked of a video, of which nobody knows the truth.
 QUESTIONS = (
@@ -59,14 +60,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question to ask at stream time `due` [s]; of what is known, its true answer and how long
-    before that the newest evidence for it was in view [s].
+    """A question to ask at stream time `due` [s].
+
+    `truth` tells the right answer for a memory whose newest frame has a given stream time, and how
+    long before that the newest evidence for it was in view [s].
     """
 
     due: float
     question: str
-    truth: str | None = None
-    age: float | None = None
+    truth: Callable[[float], tuple[str | None, float | None]] = lambda _: (None, None)
 
 
 class Viewer:
@@ -111,7 +113,7 @@ class Viewer:
         return max(self.recent) - self._first_stamp if self.recent else -1.0
 
     def ask(self, asked: Asked, process: subprocess.Popen) -> None:
-        question, truth = asked.question, asked.truth
+        question, truth, age = asked.question, None, None
         future = self.client.call_async(self._query.Request(question=question))
         began = time.monotonic()
         self.spin_until(future.done, 120.0, process)
@@ -121,12 +123,13 @@ class Viewer:
             answer = '(no reply)'
         else:
             answer = reply.answer if reply.success else f'({reply.message})'
+            truth, age = asked.truth(_seconds(reply.stamp) - self._first_stamp)
         self.report.answers.append(
             {
                 'question': question,
                 'answer': answer,
                 'truth': truth,
-                'evidence_age': asked.age,
+                'evidence_age': age,
                 'seconds': seconds,
             }
         )
@@ -266,14 +269,16 @@ def _questions(video: Path | None, seconds: float) -> list[Asked]:
     if video:
         step = seconds / (len(QUESTIONS) + 0.2)
         return [Asked(step * i, question) for i, question in enumerate(QUESTIONS, start=1)]
+    patrol = story(SEED, round(seconds * PATROL_RATE) or 1)
+
+    def truth(planned: Planned, elapsed: float) -> tuple[str, float | None]:
+        # The memory may be a frame or two ahead of what was planned, or behind.
+        now = planned.at(patrol, round(elapsed * PATROL_RATE) + 1)
+        return now.truth, None if now.age is None else now.age / PATROL_RATE
+
     return [
-        Asked(
-            (one.frame - 1) / PATROL_RATE,
-            one.question,
-            one.truth,
-            None if one.age is None else one.age / PATROL_RATE,
-        )
-        for one in plan_questions(story(SEED, round(seconds * PATROL_RATE) or 1))
+        Asked((one.frame - 1) / PATROL_RATE, one.question, functools.partial(truth, one))
+        for one in plan_questions(patrol)
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..world.patrol import Patrol
 from ..world.questions import Observer, ask
+from ..world.scene import View
 
 # Asked in the middle of a visit, at about these parts of the stream; the others at its end.
 ON_THE_WAY = ((0.3, 'room'), (0.45, 'room before'), (0.7, 'where'))
@@ -20,9 +22,25 @@ class Planned:
     """A question for when `frame` frames have been sent, and the truth then."""
 
     frame: int
+    kind: str
     question: str
     truth: str
     age: int | None
+
+    def at(self, patrol: Patrol, frame: int) -> Planned:
+        """The same question for when another number of frames has been seen.
+
+        Where it cannot be asked then, as it was planned.
+        """
+        rng, observer = np.random.default_rng(0), Observer()
+        for index, view in _views(patrol):
+            if observer.frame + 1 < frame:
+                observer.see(view, index == 0)
+        for _ in range(10 * TRIES):
+            found = ask(observer, rng, self.kind)
+            if found and found.text == self.question:
+                return replace(self, frame=frame, truth=found.answer, age=found.age)
+        return self
 
 
 def plan_questions(patrol: Patrol, seed: int = 0) -> list[Planned]:
@@ -42,13 +60,19 @@ def plan_questions(patrol: Patrol, seed: int = 0) -> list[Planned]:
         if new:
             oldest = max(new, key=lambda question: question.age or 0)
             named.update(oldest.things)
-            planned.append(Planned(observer.frame + 1, oldest.text, oldest.answer, oldest.age))
+            now = observer.frame + 1
+            planned.append(Planned(now, kind, oldest.text, oldest.answer, oldest.age))
 
-    for one in patrol.visits:
-        for index, view in enumerate(patrol.views(one)):
-            observer.see(view, index == 0)
-            if observer.frame + 1 in middles:
-                add(middles[observer.frame + 1])
+    for index, view in _views(patrol):
+        observer.see(view, index == 0)
+        if observer.frame + 1 in middles:
+            add(middles[observer.frame + 1])
     for kind in AT_THE_END:
         add(kind)
     return planned
+
+
+def _views(patrol: Patrol) -> Iterator[tuple[int, View]]:
+    """The truth about all frames, each with its number in its visit."""
+    for one in patrol.visits:
+        yield from enumerate(patrol.views(one))

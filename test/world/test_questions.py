@@ -607,3 +607,13 @@ def test_at_the_end_the_demo_asks_where_something_was_that_is_long_out_of_sight(
 def test_planning_again_gives_the_same_questions():
     assert plan_questions(story(3, 480), 5) == plan_questions(story(3, 480), 5)
     assert plan_questions(story(3, 480), 5) != plan_questions(story(3, 480), 6)
+
+
+def test_a_planned_question_has_the_truth_of_whenever_it_is_asked():
+    patrol = story(3, 240)
+    first = plan_questions(patrol)[0]
+    rooms = [view.room for one in patrol.visits for view in patrol.views(one)]
+    assert first.kind == 'room'
+    for frame in (1, 20, 21, 100, 240):
+        assert first.at(patrol, frame).truth == rooms[frame - 1]
+    assert first.at(patrol, first.frame) == first
