@@ -31,7 +31,8 @@ from infinitevl_ros.engine import StreamingEngine  # noqa: E402
 from infinitevl_ros.engine.sampling import Sampling  # noqa: E402
 from infinitevl_ros.model.config import DELTA  # noqa: E402
 from infinitevl_ros.world.patrol import Patrol, plan  # noqa: E402
-from infinitevl_ros.world.questions import MEMORY, PRESENT, WORDINGS, Observer, ask  # noqa: E402
+from infinitevl_ros.world.questions import Observer, ask  # noqa: E402
+from infinitevl_ros.world.wordings import MEMORY, PRESENT, WORDINGS  # noqa: E402
 
 HELD_OUT = 2**32  # training's worlds have smaller seeds
 FRAME_NS = 100_000_000  # ten frames a second

@@ -15,8 +15,9 @@ from torch import Tensor
 from infinitevl_ros.cli.random_checkpoint import CHAT_TEMPLATE, SPECIAL_TOKENS, initial
 from infinitevl_ros.model.config import DELTA, SLIDING, ModelConfig
 from infinitevl_ros.model.weights import tensor_shapes
-from infinitevl_ros.world.questions import SIDES, THINGS, WORDINGS, with_article
+from infinitevl_ros.world.questions import SIDES, THINGS, with_article
 from infinitevl_ros.world.scene import COLOURS, KINDS, ROOMS
+from infinitevl_ros.world.wordings import WORDINGS
 
 FRAME_SIDE = 112
 MOST_TOKENS = 1024

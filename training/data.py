@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from infinitevl_ros.engine.prompt import Prompt
-from infinitevl_ros.world.questions import WORDINGS, Question
+from infinitevl_ros.world.questions import Question
+from infinitevl_ros.world.wordings import WORDINGS
 
 from .world import interview, make_world, paint, wander
 

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 
 from infinitevl_ros.world.patrol import Patrol, Route, Visit, furnish, visit
-from infinitevl_ros.world.questions import MEMORY, PRESENT, Observer, Question, ask
+from infinitevl_ros.world.questions import Observer, Question, ask
 from infinitevl_ros.world.scene import Room, View
+from infinitevl_ros.world.wordings import MEMORY, PRESENT
 
 # Training worlds have seeds below this, held-out ones from here on.
 HELD_OUT = 2**32

@@ -9,7 +9,7 @@ import pytest
 
 from bench.recall import Asked, score, summary, wilson
 from infinitevl_ros.model.default import default_checkpoint
-from infinitevl_ros.world.questions import WORDINGS
+from infinitevl_ros.world.wordings import WORDINGS
 
 ROOT = Path(__file__).parents[2]
 WINDOW = 16

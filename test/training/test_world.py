@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from infinitevl_ros.world.questions import MEMORY
+from infinitevl_ros.world.wordings import MEMORY
 from training.world import interview, make_world, paint, wander
 
 FRAMES = 96

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 
 from infinitevl_ros.cli.story import plan_questions
+from infinitevl_ros.engine.engine import CAPTION_PROMPT
 from infinitevl_ros.world.patrol import plan, story
-from infinitevl_ros.world.questions import (
-    MEMORY,
-    PRESENT,
-    SIDES,
-    THINGS,
-    WORDINGS,
-    Observer,
-    ask,
-)
+from infinitevl_ros.world.questions import SIDES, THINGS, Observer, ask
 from infinitevl_ros.world.scene import COLOURS, KINDS, ROOMS, Seen, View
+from infinitevl_ros.world.wordings import MEMORY, PRESENT, WORDINGS
 
 WORDS = {
     'thing': '[a-z]+ [a-z]+',
@@ -617,3 +611,7 @@ def test_a_planned_question_has_the_truth_of_whenever_it_is_asked():
     for frame in (1, 20, 21, 100, 240):
         assert first.at(patrol, frame).truth == rooms[frame - 1]
     assert first.at(patrol, first.frame) == first
+
+
+def test_the_default_caption_prompt_is_one_that_the_model_is_trained_with():
+    assert CAPTION_PROMPT in WORDINGS['caption'][:-1]
