@@ -15,14 +15,13 @@ from pathlib import Path
 import torch
 import yaml
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from torch import Tensor
 
+from infinitevl_ros.cli.random_checkpoint import write_checkpoint, write_prompt
 from infinitevl_ros.engine.prompt import Prompt
 from infinitevl_ros.model.config import DELTA, ModelConfig
 
 from . import trainer
-from .checkpoint import config_values, initial_tensors, make_tokenizer, write
+from .checkpoint import config_values, initial_tensors, make_tokenizer
 from .curve import draw_curve
 from .data import Phase, Pool, Words, WorldSettings
 from .trainer import Stage, Student, Trainer
@@ -62,19 +61,16 @@ class Run:
 
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device):
         self.recipe, self.folder, self.device = recipe, folder, device
-        self.tokenizer: Tokenizer = make_tokenizer()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = make_tokenizer()
         self._pool = Pool(recipe.worlds, recipe.seed, device)
 
     def train(self, number: int, until: float) -> bool:
         """Run a stage, or what is left of it; false when the time ran out first."""
         stage = self.recipe.stages[number]
         student = self._student(number)
-        name = self.recipe.stages[0].name
-        folder = self.folder / name
-        if not folder.exists():
-            self._write(folder, number, student)
-        prompt = Prompt(folder, student.config)
-        words = Words(prompt, student.config.eos_token_ids[0])
+        write_prompt(self.folder, self.tokenizer)
+        words = Words(Prompt(self.folder, student.config), student.config.eos_token_ids[0])
         loss = trainer.answers
         if stage.loss != 'answers':
             teacher = self._load(0)
@@ -112,8 +108,12 @@ class Run:
         return Student(config, load_file(file), self.device)
 
     def _write(self, folder: Path, number: int, student: Student) -> None:
-        tensors: dict[str, Tensor] = student.parameters
-        write(folder, self._config(number), self.tokenizer, tensors)
+        folder.mkdir(exist_ok=True)
+        tensors = {
+            name: tensor.detach().to('cpu', torch.bfloat16)
+            for name, tensor in student.parameters.items()
+        }
+        write_checkpoint(folder, self._config(number), self.tokenizer, tensors)
 
 
 def _is_new(name: str, before: ModelConfig, after: ModelConfig) -> bool:
@@ -138,7 +138,6 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.stage not in (*names, 'all'):
         parser.error(f'unknown stage {arguments.stage}: expected all, {", ".join(names)}')
     torch.backends.cuda.matmul.allow_tf32 = True
-    arguments.run.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, arguments.run, torch.device(arguments.device))
     for number, name in enumerate(names):
         finished = (arguments.run / name / 'done').exists()

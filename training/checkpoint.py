@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from infinitevl_ros.cli.random_checkpoint import CHAT_TEMPLATE, SPECIAL_TOKENS, initial
+from infinitevl_ros.cli.random_checkpoint import SPECIAL_TOKENS, initial
 from infinitevl_ros.model.config import DELTA, SLIDING, ModelConfig
 from infinitevl_ros.model.weights import tensor_shapes
 from infinitevl_ros.world.questions import SIDES, THINGS, with_article
 from infinitevl_ros.world.scene import COLOURS, KINDS, ROOMS
 from infinitevl_ros.world.wordings import WORDINGS
 
-FRAME_SIDE = 112
 MOST_TOKENS = 1024
 # Smallest and largest decay rate a head starts with, per token: half a life of 40 tokens to one of
 # a hundred thousand, so that some heads remember from the first step on.
@@ -112,18 +108,3 @@ def initial_tensors(config: ModelConfig, seed: int) -> dict[str, Tensor]:
             tensor.mul_(shape[1] ** 0.5 * 0.05)
         tensors[name] = tensor
     return tensors
-
-
-def write(folder: Path, config: dict, tokenizer: Tokenizer, tensors: Mapping[str, Tensor]) -> None:
-    """A complete checkpoint folder, in bfloat16."""
-    folder.mkdir(parents=True, exist_ok=True)
-    small = {name: t.detach().to('cpu', torch.bfloat16) for name, t in tensors.items()}
-    save_file(small, folder / 'model.safetensors', {'format': 'pt'})
-    tokenizer.save(str(folder / 'tokenizer.json'))
-    files = {
-        'config.json': config,
-        'preprocessor_config.json': {'size': {'height': FRAME_SIDE, 'width': FRAME_SIDE}},
-        'tokenizer_config.json': {'chat_template': CHAT_TEMPLATE, 'eos_token': '<|im_end|>'},
-    }
-    for name, values in files.items():
-        (folder / name).write_text(json.dumps(values, indent=2) + '\n')

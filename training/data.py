@@ -139,6 +139,7 @@ def _times(frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _world_seed(seed: int, number: int) -> int:
+    """Below 2**32, where the seeds of held-out worlds begin (bench/recall.py)."""
     return (seed % 256) * 2**24 + number
 
 

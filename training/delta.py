@@ -7,6 +7,8 @@ Source: Yang et al., Gated Delta Networks, 2024, section 3.3; see kernels/plain.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -19,18 +21,21 @@ def gated_delta_rule(
     beta: Tensor,
     chunk: int,
     state: Tensor | None = None,
+    parts: tuple[Callable, Callable] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The rule over T tokens, a multiple of `chunk`, all in float32.
 
     q, k [B, T, H, K], not yet normalised; v [B, T, H, V]; g (log decay) and beta [B, T, H]; state
-    [B, H, K, V], default zero. Returns o [B, T, H, V] and the states before each chunk and after
-    the last [T / chunk + 1, B, H, K, V].
+    [B, H, K, V], default zero. `parts` stand in for solve_chunks and read_chunks, compiled.
+    Returns o [B, T, H, V] and the states before each chunk and after the last
+    [T / chunk + 1, B, H, K, V].
     """
     if state is None:
         state = torch.zeros(len(q), *q.shape[2:], v.shape[-1], device=q.device)
-    m, n, *rest = solve_chunks(q, k, v, g, beta, chunk)
+    solve, read = parts or (solve_chunks, read_chunks)
+    m, n, *rest = solve(q, k, v, g, beta, chunk)
     states = Scan.apply(m, n, state)
-    return read_chunks(states, *rest), states
+    return read(states, *rest), states
 
 
 def solve_chunks(

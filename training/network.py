@@ -16,7 +16,7 @@ from torch import Tensor
 from infinitevl_ros.model import decoder, vision
 from infinitevl_ros.model.weights import Attention, Block, GatedDeltaNet, Weights
 
-from .delta import Scan
+from .delta import gated_delta_rule
 
 CHUNK = 64  # tokens
 
@@ -161,14 +161,8 @@ def _delta_tokens(
     """Outputs of a Gated DeltaNet for projected tokens, and its states; see gated_delta_rule."""
     kernels, config = weights.kernels, weights.config
     *inputs, gate = kernels.delta_inputs(projected, counts, history, mixer, config)
-    if state is None:
-        state = projected.new_zeros(
-            len(projected), config.num_linear_heads, config.linear_head_dim,
-            config.linear_value_dim, dtype=torch.float32,
-        )  # fmt: skip
-    m, n, *rest = kernels.solve_chunks(*inputs, chunk)
-    states = Scan.apply(m, n, state)
-    o = kernels.read_chunks(states, *rest)
+    parts = kernels.solve_chunks, kernels.read_chunks
+    o, states = gated_delta_rule(*inputs, chunk, state, parts)
     return kernels.gated_rms_norm(o, gate, mixer.norm, config.norm_eps).flatten(2), states
 
 
@@ -189,7 +183,6 @@ def _attention(
     bq, bk, bv = parts(branch, plan.branch_rope)
     window = config.sliding_window
     streamed = _within(q, k, v, window, plan.padding)
-
     asked = _across((bq, bk, bv), (k, v), window, plan)
     return streamed.transpose(1, 2).flatten(2), asked.transpose(1, 2).flatten(2)
 

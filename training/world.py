@@ -18,8 +18,6 @@ from infinitevl_ros.world.questions import Observer, Question, ask
 from infinitevl_ros.world.scene import Room, View
 from infinitevl_ros.world.wordings import MEMORY, PRESENT
 
-# Training worlds have seeds below this, held-out ones from here on.
-HELD_OUT = 2**32
 # How often each kind is asked, beside 1 for the others: what is hard to learn, often.
 WEIGHTS = {
     'view': 4, 'sign': 6, 'colour': 3, 'what': 2, 'room': 0.4, 'count': 0.6, 'light': 0.3,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -53,16 +54,30 @@ def write_random_checkpoint(folder: str | Path, seed: int = 0) -> Path:
         name: initial(name, shape, generator).to(torch.bfloat16)
         for name, shape in tensor_shapes(sizes).items()
     }
-    save_file(tensors, folder / 'model.safetensors', {'format': 'pt'})
-    tokenizer.save(str(folder / 'tokenizer.json'))
-    files = {
-        'config.json': config,
-        'preprocessor_config.json': {'size': {'height': FRAME_SIDE, 'width': FRAME_SIDE}},
-        'tokenizer_config.json': {'chat_template': CHAT_TEMPLATE, 'eos_token': '<|im_end|>'},
-    }
-    for name, values in files.items():
-        (folder / name).write_text(json.dumps(values, indent=2) + '\n')
+    write_checkpoint(folder, config, tokenizer, tensors)
     return folder
+
+
+def write_checkpoint(
+    folder: Path, config: dict, tokenizer: Tokenizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Write all files of a small checkpoint: `config` as config.json, `tensors` as they are."""
+    save_file(dict(tensors), folder / 'model.safetensors', {'format': 'pt'})
+    write_prompt(folder, tokenizer)
+    sizes = {'size': {'height': FRAME_SIDE, 'width': FRAME_SIDE}}
+    for name, values in (('config.json', config), ('preprocessor_config.json', sizes)):
+        _write_json(folder / name, values)
+
+
+def write_prompt(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write what engine.prompt.Prompt reads: the tokenizer and the chat template."""
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    values = {'chat_template': CHAT_TEMPLATE, 'eos_token': '<|im_end|>'}
+    _write_json(folder / 'tokenizer_config.json', values)
+
+
+def _write_json(file: Path, values: dict) -> None:
+    file.write_text(json.dumps(values, indent=2) + '\n')
 
 
 def _tokenizer() -> Tokenizer:

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from infinitevl_ros.cli.random_checkpoint import write_checkpoint
 from infinitevl_ros.engine import StreamingEngine
 from infinitevl_ros.engine.sampling import Sampling
 from infinitevl_ros.engine.steps import Geometry
 from infinitevl_ros.model.config import ModelConfig
 from infinitevl_ros.model.weights import build
 from training import network
-from training.checkpoint import config_values, initial_tensors, make_tokenizer, write
+from training.checkpoint import config_values, initial_tensors, make_tokenizer
 from training.kernels import operators
 
 SIZES = {
@@ -48,8 +49,7 @@ def test_whole_streams_give_what_the_engine_gives_frame_by_frame(tmp_path, teach
     values = config_values(SIZES, tokenizer, teacher_window)
     config = ModelConfig.from_dict(values, 'test')
     tensors = initial_tensors(config, seed=3)
-    tensors = {name: t.bfloat16().float() for name, t in tensors.items()}
-    write(tmp_path, values, tokenizer, tensors)
+    write_checkpoint(tmp_path, values, tokenizer, tensors)
     engine = StreamingEngine.from_checkpoint(tmp_path)
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (FRAMES, 112, 112, 3), np.uint8)

@@ -61,6 +61,8 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same_run(tmp_path, recipe, mon
     monkeypatch.setattr(trainer.time, 'monotonic', lambda: next(calls))
     stopped = Run(recipe, tmp_path / 'stopped', torch.device('cpu'))
     assert not stopped.train(0, until=2)
+    with pytest.raises(SystemExit, match='run stage teacher first'):
+        stopped.train(1, until=2)
     resumed = Run(recipe, tmp_path / 'stopped', torch.device('cpu'))
     assert resumed.train(0, until=float('inf'))
     expected = tensors_of(recipe, tmp_path / 'whole')
