@@ -71,16 +71,18 @@ class Model:
     clear_every: int | None = None
     context: int | None = None
 
-    def watch(self, patrol: Patrol, frames: np.ndarray, points: list[int], world: int, seed: int):
+    def watch(
+        self, patrol: Patrol, frames: np.ndarray, points: list[int], world: int
+    ) -> Iterator[Asked]:
         """Take all frames, asking at `points` (frames seen); yields what was asked."""
         memory = self.engine.new_memory()
-        views = (view for number in patrol.visits for view in enumerate(patrol.views(number)))
-        observer, rng = Observer(), np.random.default_rng(seed)
-        for number, (frame, (index, view)) in enumerate(zip(frames, views, strict=True)):
+        observer, rng = Observer(), np.random.default_rng(world)
+        truth = zip(frames, patrol.truth(), strict=True)
+        for number, (frame, (view, enters)) in enumerate(truth):
             if self.clear_every and number % self.clear_every == 0:
                 _clear(memory)
             self.engine.ingest(memory, frame, number * FRAME_NS)
-            observer.see(view, index == 0)
+            observer.see(view, enters)
             if number + 1 in points:
                 yield from self._interview(memory, observer, rng, world)
 
@@ -131,7 +133,7 @@ def examine(
         for world, pictures in bar:
             patrol = plan(world, frames, rooms, things)
             for model in models:
-                asked += model.watch(patrol, pictures, points, world, world)
+                asked += model.watch(patrol, pictures, points, world)
     return asked
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..world.patrol import Patrol
 from ..world.questions import Observer, ask
-from ..world.scene import View
 
 # Asked in the middle of a visit, at about these parts of the stream; the others at its end.
 ON_THE_WAY = ((0.3, 'room'), (0.45, 'room before'), (0.7, 'where'))
@@ -33,9 +32,8 @@ class Planned:
         Where it cannot be asked then, as it was planned.
         """
         rng, observer = np.random.default_rng(0), Observer()
-        for index, view in _views(patrol):
-            if observer.frame + 1 < frame:
-                observer.see(view, index == 0)
+        for view, enters in itertools.islice(patrol.truth(), frame):
+            observer.see(view, enters)
         for _ in range(10 * TRIES):
             found = ask(observer, rng, self.kind)
             if found and found.text == self.question:
@@ -63,16 +61,10 @@ def plan_questions(patrol: Patrol, seed: int = 0) -> list[Planned]:
             now = observer.frame + 1
             planned.append(Planned(now, kind, oldest.text, oldest.answer, oldest.age))
 
-    for index, view in _views(patrol):
-        observer.see(view, index == 0)
+    for view, enters in patrol.truth():
+        observer.see(view, enters)
         if observer.frame + 1 in middles:
             add(middles[observer.frame + 1])
     for kind in AT_THE_END:
         add(kind)
     return planned
-
-
-def _views(patrol: Patrol) -> Iterator[tuple[int, View]]:
-    """The truth about all frames, each with its number in its visit."""
-    for one in patrol.visits:
-        yield from enumerate(patrol.views(one))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .paint import Painter
 from .scene import (
     COLOURS,
     DEPTH,
@@ -17,7 +18,6 @@ from .scene import (
     ROOMS,
     Camera,
     Moment,
-    Painter,
     Room,
     Thing,
     View,
@@ -231,6 +231,12 @@ class Patrol:
         for index in range(one.frames):
             moment = one.moment(index)
             yield painter.picture(moment, rng), look(self.rooms[one.room], moment)
+
+    def truth(self) -> Iterator[tuple[View, bool]]:
+        """The truth about every frame in order, and whether a visit begins with it."""
+        for one in self.visits:
+            for index, view in enumerate(self.views(one)):
+                yield view, index == 0
 
     def views(self, one: Visit) -> list[View]:
         """The truth about each frame of a visit, without painting it."""

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from infinitevl_ros.world.paint import Painter
 from infinitevl_ros.world.patrol import Patrol, Visit, furnish, plan
 from infinitevl_ros.world.scene import (
     COLOURS,
@@ -15,7 +16,6 @@ from infinitevl_ros.world.scene import (
     ROOMS,
     Camera,
     Moment,
-    Painter,
     Room,
     Thing,
     look,
