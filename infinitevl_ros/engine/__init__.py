@@ -1,10 +1,11 @@
 """Streaming: frames into a memory that never grows, questions on copies of it. No ROS here."""
 
 from .engine import Answer, Frame, StreamingEngine
-from .memory import MemoryFileError, MemoryInfo, VisualMemory
+from .memory import MemoryInfo, VisualMemory
 from .options import Options
 from .sampling import Sampling
 from .scheduler import Outcome, QueueFullError, Scheduler, Ticket
+from .snapshot import MemoryFileError, Snapshot
 
 __all__ = [
     'Answer',
@@ -16,6 +17,7 @@ __all__ = [
     'QueueFullError',
     'Sampling',
     'Scheduler',
+    'Snapshot',
     'StreamingEngine',
     'Ticket',
     'VisualMemory',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import time
 from collections.abc import Iterator, Sequence
@@ -10,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..model import kernels
-from ..model.checkpoint import load_checkpoint, read_json
+from ..model.checkpoint import Progress, load_checkpoint, quietly, read_json
 from ..model.config import CheckpointError
 from ..model.kernels import plain
 from ..model.weights import Weights
+from .grammar import JsonGrammar, JsonMatcher, read_schema
 from .memory import VisualMemory
 from .options import Options
-from .prompt import Prompt, TextStream
+from .prompt import Prompt, TextStream, json_question
 from .runner import Decoding, Picture, PlainRunner, Runner
 from .sampling import Sampling
 from .steps import Geometry
@@ -77,13 +80,14 @@ class StreamingEngine:
         frame_size: tuple[int, int] | None = None,
         options: Options | None = None,
         fp8: bool = False,
+        progress: Progress = quietly,
     ) -> StreamingEngine:
         """Load a checkpoint folder.
 
         `dtype` defaults to float32 on the CPU and bfloat16 elsewhere; `frame_size` (height, width)
         to the checkpoint's own, else 448 x 448; `fp8` rounds the weights and inputs of projections
-        to 8 bits, on GPUs that multiply those. Raises CheckpointError, or ValueError for a device
-        or frame size that cannot be used.
+        to 8 bits, on GPUs that multiply those. `progress` gets lines about what has been loaded.
+        Raises CheckpointError, or ValueError for a device or frame size that cannot be used.
         """
         folder = Path(path).expanduser()
         try:
@@ -93,7 +97,7 @@ class StreamingEngine:
         if dtype is None:
             dtype = torch.float32 if torch.device(device).type == 'cpu' else torch.bfloat16
         with torch.no_grad():
-            weights = load_checkpoint(folder, device, dtype)
+            weights = load_checkpoint(folder, device, dtype, progress)
         prompt = Prompt(folder, weights.config)
         size = frame_size or cls.frame_size_of(folder)
         return cls(weights, prompt, size, folder.resolve().name, options, fp8)
@@ -121,6 +125,12 @@ class StreamingEngine:
     def frames_at_once(self) -> int:
         """How many frames of different memories are best taken together."""
         return self._runner.pictures_at_once
+
+    @property
+    def gpu_memory(self) -> int | None:
+        """Bytes that this process holds on the GPU; None on a CPU."""
+        device = self.weights.device
+        return torch.cuda.memory_allocated(device) if device.type == 'cuda' else None
 
     @torch.no_grad()
     def new_memory(self) -> VisualMemory:
@@ -189,32 +199,40 @@ class StreamingEngine:
         """Ask about all that `memory` has seen up to now; iterate over the answer to get its text.
 
         The answer works on a branch: `memory` may take more frames meanwhile, and never learns of
-        the question. Raises ValueError for an empty or overlong question or an empty memory,
-        RuntimeError when as many answers are open as the engine has branches.
+        the question. With `sampling.json_schema` its text is JSON that fits the schema, if it is
+        not cut short (Answer.finish is then 'length' or 'closed'), and the model is told so.
+
+        Raises ValueError for an empty or overlong question, an empty memory, or a schema that
+        cannot be kept to; RuntimeError when as many answers are open as the engine has branches.
         """
         self._check_own(memory)
         if not question.strip():
             raise ValueError('the question is empty')
         if memory.frames == len(memory.waiting):
             raise ValueError('no frame seen yet')
+        sampling = sampling or Sampling()
+        asked, schema = 'the question', ''
+        if sampling.json_schema:
+            schema = read_schema(sampling.json_schema)
+            asked, question = 'the question with its schema', json_question(question, schema)
         if len(question) > MAX_QUESTION_CHARACTERS:
             raise ValueError(
-                f'the question is {len(question)} characters long, at most '
+                f'{asked} is {len(question)} characters long, at most '
                 f'{MAX_QUESTION_CHARACTERS} fit'
             )
         tokens = self.prompt.question(question, self.options.prompt_layout)
         if len(tokens) > MAX_QUESTION_TOKENS:
             raise ValueError(
-                f'the question is {len(tokens)} tokens long, at most {MAX_QUESTION_TOKENS} fit'
+                f'{asked} is {len(tokens)} tokens long, at most {MAX_QUESTION_TOKENS} fit'
             )
+        matcher = self._grammar.begin(schema) if schema else None
         if not self._free:
             raise RuntimeError('too many open answers: finish or close one first')
         branch = self._free.pop()
-        sampling = sampling or Sampling()
         with torch.no_grad():
             branch.copy_(memory)
             decoding = self._runner.begin(branch.state, sampling)
-        return Answer(self, branch, tokens, sampling, decoding)
+        return Answer(self, branch, tokens, sampling, decoding, matcher)
 
     def caption(
         self, memory: VisualMemory, prompt: str = CAPTION_PROMPT, sampling: Sampling | None = None
@@ -225,6 +243,12 @@ class StreamingEngine:
     def release(self, branch: VisualMemory) -> None:
         """Take back the branch of a finished answer."""
         self._free.append(branch)
+
+    @functools.cached_property
+    def _grammar(self) -> JsonGrammar:
+        """Made when first needed: with a large vocabulary that takes a second."""
+        config = self.weights.config
+        return JsonGrammar(self.prompt.tokenizer_json(), config.vocab_size, config.eos_token_ids)
 
     def _check_own(self, memory: VisualMemory) -> None:
         if not memory.is_of(self._primed):
@@ -246,9 +270,12 @@ class Answer:
         prompt: list[int],
         sampling: Sampling,
         decoding: Decoding,
+        matcher: JsonMatcher | None,
     ):
         self._engine, self._branch = engine, branch
-        self._decoding, self._ahead = decoding, engine.lookahead
+        self._decoding, self._matcher = decoding, matcher
+        # What may come next in JSON depends on the token before.
+        self._ahead = 0 if matcher else engine.lookahead
         self._unread = prompt
         self._drawn = 0
         self._most = sampling.max_tokens
@@ -292,6 +319,8 @@ class Answer:
             return self._end('end')
         self.token_ids.append(token)
         piece = self._stream.push(token)
+        if self._matcher and self._matcher.complete:
+            return piece + self._end('end')
         if self.tokens >= self._most:
             return piece + self._end('length')
         return piece
@@ -302,15 +331,22 @@ class Answer:
         if self._unread:
             size = self._engine.tokens_per_frame
             part, self._unread = self._unread[:size], self._unread[size:]
-            self._decoding.read(part, last=not self._unread)
-            if self._unread:
+            last = not self._unread
+            self._decoding.read(part, last, self._forbidden() if last else None)
+            if not last:
                 return None
             self._drawn = 1
         # A GPU goes on while the host looks at the token before.
         while self._drawn <= self.tokens + self._ahead and self._drawn < self._most:
-            self._decoding.go_on()
+            self._decoding.go_on(self._forbidden())
             self._drawn += 1
-        return self._decoding.token()
+        token = self._decoding.token()
+        if self._matcher:
+            self._matcher.accept(token)
+        return token
+
+    def _forbidden(self) -> Tensor | None:
+        return self._matcher.mask() if self._matcher else None
 
     def close(self) -> None:
         """Stop here and free the branch. Does nothing to a finished answer."""

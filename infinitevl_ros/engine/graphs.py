@@ -133,8 +133,14 @@ class GraphRunner:
         self._decode()
 
     @_on_device
-    def draw(self, state: StreamState, sampling: Sampling, chance: float) -> _Token:
+    def draw(
+        self, state: StreamState, sampling: Sampling, chance: float, forbidden: Tensor | None
+    ) -> _Token:
         """Choose a token by the scores; it is the state's newest, and on its way to the host."""
+        if forbidden is not None:
+            # In the order of the stream: after the scores are written, before they are read.
+            mask = forbidden.pin_memory().to(self.weights.device, non_blocking=True)
+            self._text.scores.masked_fill_(mask, -torch.inf)
         if sampling.greedy:
             self._greedy()
         else:
@@ -201,21 +207,21 @@ class GraphDecoding:
         self._chances: Iterator[float] = sampling.chances()
         self._drawn: deque[_Token] = deque()
 
-    def read(self, tokens: list[int], last: bool) -> None:
+    def read(self, tokens: list[int], last: bool, forbidden: Tensor | None = None) -> None:
         self._runner.append(self._state, tokens)
         if last:
-            self._draw()
+            self._draw(forbidden)
 
-    def go_on(self) -> None:
+    def go_on(self, forbidden: Tensor | None = None) -> None:
         self._runner.decode(self._state)
-        self._draw()
+        self._draw(forbidden)
 
     def token(self) -> int:
         return self._drawn.popleft().wait()
 
-    def _draw(self) -> None:
+    def _draw(self, forbidden: Tensor | None) -> None:
         chance = 0.0 if self._sampling.greedy else next(self._chances)
-        self._drawn.append(self._runner.draw(self._state, self._sampling, chance))
+        self._drawn.append(self._runner.draw(self._state, self._sampling, chance, forbidden))
 
 
 class _CameraInput:

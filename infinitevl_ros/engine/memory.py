@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..model.state import StreamState
+from .snapshot import MemoryFileError, Snapshot
 
-FORMAT = 'infinitevl_ros.visual_memory'
-VERSION = '2'
 # Stamps further apart [ns] are a change of clock or a pause, not time that the stream has seen.
 LONGEST_GAP = 3600 * 1_000_000_000
-
-
-class MemoryFileError(ValueError):
-    """A saved memory that cannot be used; the message says what was found and expected."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +103,16 @@ class VisualMemory:
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file, whole or not at all. Raises OSError."""
-        path = Path(path).expanduser()
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f'{path.parent}: no such folder to save a memory in')
+        self.snapshot().write(path)
+
+    def load(self, path: str | Path) -> None:
+        """Take over a saved memory of the same model. On MemoryFileError nothing has changed."""
+        self.restore(Snapshot.read(path))
+
+    def snapshot(self) -> Snapshot:
+        """All of it but waiting frames, copied to the host."""
         stamps = {'first_stamp': self.first_stamp, 'newest_stamp': self.newest_stamp}
         metadata = {
-            'format': FORMAT,
-            'version': VERSION,
             'model': self._model,
             'fingerprint': self._fingerprint,
             'frame_size': self._frame_size,
@@ -126,72 +120,49 @@ class VisualMemory:
             'elapsed': str(self.elapsed),
             **{name: str(stamp) for name, stamp in stamps.items() if stamp is not None},
         }
-        tensors = {name: t.cpu().clone() for name, t in self.state.tensors.items()}
-        temporary = path.with_name(f'.{path.name}.{os.getpid()}-{threading.get_ident()}')
-        try:
-            save_file(tensors, temporary, metadata)
-            with open(temporary, 'rb') as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        return Snapshot({n: t.cpu().clone() for n, t in self.state.tensors.items()}, metadata)
 
-    def load(self, path: str | Path) -> None:
-        """Take over a saved memory of the same model. On MemoryFileError nothing has changed."""
-        path = Path(path).expanduser()
-        if not path.is_file():
-            raise MemoryFileError(f'{path}: no such file')
-        try:
-            with safe_open(path, framework='pt') as file:
-                metadata = file.metadata() or {}
-                self._check(path, metadata)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise MemoryFileError(f'{path}: not a readable memory: {error}') from None
-        try:
-            frames, elapsed = int(metadata['frames']), int(metadata['elapsed'])
-            first, newest = (
-                int(metadata[name]) if name in metadata else None
-                for name in ('first_stamp', 'newest_stamp')
-            )
-        except (KeyError, ValueError) as error:
-            raise MemoryFileError(f'{path}: broken metadata: {error}') from None
-        self._check_tensors(path, tensors)
+    def restore(self, snapshot: Snapshot) -> None:
+        """Become what a snapshot of the same model was. On MemoryFileError nothing has changed."""
+        self.check(snapshot)
         for name, tensor in self.state.tensors.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(snapshot.tensors[name])
         self.waiting = []
-        self.frames, self.elapsed = frames, elapsed
-        self.first_stamp, self.newest_stamp = first, newest
+        values = snapshot.metadata
+        self.frames, self.elapsed = int(values['frames']), int(values['elapsed'])
+        self.first_stamp, self.newest_stamp = (
+            int(values[name]) if name in values else None
+            for name in ('first_stamp', 'newest_stamp')
+        )
 
-    def _check(self, path: Path, metadata: dict[str, str]) -> None:
-        if metadata.get('format') != FORMAT:
-            raise MemoryFileError(f'{path}: not a saved visual memory')
-        if metadata.get('version') != VERSION:
-            raise MemoryFileError(
-                f'{path}: version {metadata.get("version")}; this software reads {VERSION}'
-            )
+    def check(self, snapshot: Snapshot) -> None:
+        """Raise the MemoryFileError that `restore` would, if the snapshot does not fit."""
+        source, metadata = snapshot.source, snapshot.metadata
+        for name in ('frames', 'elapsed', 'first_stamp', 'newest_stamp'):
+            needed = name in ('frames', 'elapsed')
+            if not re.fullmatch(r'-?\d+', metadata.get(name, '' if needed else '0')):
+                raise MemoryFileError(
+                    f'{source}: broken metadata: {name} is {metadata.get(name)}, expected a number'
+                )
         if metadata.get('fingerprint') != self._fingerprint:
             raise MemoryFileError(
-                f'{path}: a memory of model {metadata.get("model")} '
+                f'{source}: a memory of model {metadata.get("model")} '
                 f'({metadata.get("fingerprint")}); the model loaded is {self._model} '
                 f'({self._fingerprint})'
             )
         if metadata.get('frame_size') != self._frame_size:
             raise MemoryFileError(
-                f'{path}: a memory of frames of {metadata.get("frame_size")} pixels; this engine '
-                f'takes {self._frame_size}'
+                f'{source}: a memory of frames of {metadata.get("frame_size")} pixels; this '
+                f'engine takes {self._frame_size}'
             )
-
-    def _check_tensors(self, path: Path, tensors: dict[str, torch.Tensor]) -> None:
-        expected = self.state.tensors
+        expected, tensors = self.state.tensors, snapshot.tensors
         if tensors.keys() != expected.keys():
             names = sorted(tensors.keys() ^ expected.keys())
-            raise MemoryFileError(f'{path}: tensors differ from the model: {", ".join(names)}')
+            raise MemoryFileError(f'{source}: tensors differ from the model: {", ".join(names)}')
         for name, tensor in expected.items():
             found = tensors[name]
             if (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
                 raise MemoryFileError(
-                    f'{path}: {name} is {found.dtype} {list(found.shape)}, expected '
+                    f'{source}: {name} is {found.dtype} {list(found.shape)}, expected '
                     f'{tensor.dtype} {list(tensor.shape)} (another dtype?)'
                 )

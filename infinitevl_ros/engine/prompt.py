@@ -73,6 +73,10 @@ class Prompt:
             before = before[:1] + self._header[:-1] + before[1:]
         return before + self.encode(text) + self._after
 
+    def tokenizer_json(self) -> str:
+        """The tokenizer, as tokenizer.json holds it."""
+        return self._control.to_str()
+
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; special tokens spelled out in it stay text."""
         # Lone surrogates, as a broken client may send, have no UTF-8 form.
@@ -88,6 +92,11 @@ class Prompt:
         if token is None:
             raise CheckpointError(f'{file}: no token for {name} {token_id} of config.json')
         return token
+
+
+def json_question(question: str, schema: str) -> str:
+    """A question that says what its answer must look like: a grammar alone gives no hint."""
+    return f'{question}\nAnswer in JSON of this schema: {schema}'
 
 
 class TextStream:

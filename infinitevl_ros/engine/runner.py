@@ -32,12 +32,15 @@ class Picture:
 
 
 class Decoding(Protocol):
-    """An answer's text on its way through the network, over a branch's state."""
+    """An answer's text on its way through the network, over a branch's state.
 
-    def read(self, tokens: list[int], last: bool) -> None:
+    `forbidden`: tokens that must not be drawn, bool [vocabulary], on the CPU.
+    """
+
+    def read(self, tokens: list[int], last: bool, forbidden: Tensor | None = None) -> None:
         """Append a part of the question, at most a frame's worth; the last is answered."""
 
-    def go_on(self) -> None:
+    def go_on(self, forbidden: Tensor | None = None) -> None:
         """Append the token drawn last and draw the next."""
 
     def token(self) -> int:
@@ -127,15 +130,17 @@ class PlainDecoding:
         self._newest = 0
         self._drawn: deque[int] = deque()
 
-    def read(self, tokens: list[int], last: bool) -> None:
+    def read(self, tokens: list[int], last: bool, forbidden: Tensor | None = None) -> None:
         hidden = self._runner._append(self._state, tokens, self._rebased)
         if last:
             scores = decoder.logits(self._runner.weights, hidden[0])
+            if forbidden is not None:
+                scores = scores.masked_fill(forbidden.to(scores.device), -torch.inf)
             self._newest = self._draw(scores)
             self._drawn.append(self._newest)
 
-    def go_on(self) -> None:
-        self.read([self._newest], last=True)
+    def go_on(self, forbidden: Tensor | None = None) -> None:
+        self.read([self._newest], True, forbidden)
 
     def token(self) -> int:
         return self._drawn.popleft()

@@ -14,12 +14,16 @@ MIN_TEMPERATURE = 1e-3
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn: greedy at temperature 0, else by temperature and nucleus `top_p`."""
+    """How an answer is drawn: greedy at temperature 0, else by temperature and nucleus `top_p`.
+
+    `json_schema`: the text of a JSON Schema that the answer must fit; empty for free text.
+    """
 
     max_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    json_schema: str = ''
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

@@ -86,7 +86,7 @@ class FrameCounts:
     seconds: float = 0.0  # wall time the newest frame took
 
 
-@dataclass
+@dataclass(eq=False)
 class Lane:
     """Tickets that are answered one after the other; `answer` is the first one's, once begun."""
 
@@ -98,10 +98,14 @@ class Scheduler:
     """Runs an engine on a thread of its own. All methods may be called from any thread.
 
     Per memory the newest frame waits in a slot, an older one that was not taken is counted as
-    dropped. Questions queue, at most `max_questions`; captions have a lane of their own, so that
-    neither keeps the other waiting. Each ends by its last word, its deadline or its cancellation.
-    `on_frame(memory)` follows every frame taken and `on_frame_error(memory, error)` every one
-    refused; both run on the scheduler's thread and must not block.
+    dropped. Questions queue, at most `max_questions`; so do checks, the node's own questions, and
+    each memory may have a caption in the making. These are lanes that take turns, so that none
+    keeps another waiting. Each ticket ends by its last word, its deadline or its cancellation.
+    `on_frame(memory)` follows every frame taken, `on_frame_error(memory, error)` every one
+    refused, and `on_failure(error)` what is not a frame's or a question's fault but the engine's;
+    all run on the scheduler's thread and must not block.
+
+    `answers` counts the questions answered; `answer_seconds` is how long the last of them took.
     """
 
     def __init__(
@@ -110,17 +114,21 @@ class Scheduler:
         max_questions: int = 8,
         on_frame: Callable[[VisualMemory], None] | None = None,
         on_frame_error: Callable[[VisualMemory, Exception], None] | None = None,
+        on_failure: Callable[[Exception], None] | None = None,
     ):
-        """The engine must have a branch for each of the two lanes."""
+        """The engine must have a branch for questions, checks and each memory's captions."""
         self._engine = engine
         self._max_questions = max_questions
         self._on_frame, self._on_frame_error = on_frame, on_frame_error
+        self._on_failure = on_failure
+        self.answers, self.answer_seconds = 0, 0.0
         self._wake = threading.Condition()
         self._frames: dict[VisualMemory, tuple[FrameSource, int]] = {}
         self._counts: WeakKeyDictionary[VisualMemory, FrameCounts] = WeakKeyDictionary()
         self._calls: deque[Callable[[], None]] = deque()
-        self._questions, self._captions = Lane(), Lane()
-        self._lanes = deque((self._questions, self._captions))  # the next one's turn is first
+        self._questions, self._checks = Lane(), Lane()
+        self._captions: dict[VisualMemory, Lane] = {}
+        self._lanes = deque((self._questions, self._checks))  # the next one's turn is first
         self._owed = 0.0  # seconds of decoding due before the next frame
         self._closing = False
         self._thread = threading.Thread(target=self._run, name='infinitevl', daemon=True)
@@ -152,6 +160,18 @@ class Scheduler:
         ticket = _ticket(memory, question, sampling, timeout, on_done, on_piece)
         return self._queue(self._questions, ticket)
 
+    def check(
+        self,
+        memory: VisualMemory,
+        question: str,
+        on_done: Callable[[Outcome], None],
+        sampling: Sampling | None = None,
+        timeout: float = 60.0,
+    ) -> Ticket:
+        """Queue a question of the node's own, beside those of others; see `ask`."""
+        ticket = _ticket(memory, question, sampling, timeout, on_done, None)
+        return self._queue(self._checks, ticket)
+
     def caption(
         self,
         memory: VisualMemory,
@@ -160,9 +180,19 @@ class Scheduler:
         sampling: Sampling | None = None,
         timeout: float = 60.0,
     ) -> Ticket:
-        """Queue a question of the node's own, beside those of others."""
+        """Begin a caption of what `memory` holds now. Only for `on_frame` to call.
+
+        It so is about the same frames however fast they come. Raises QueueFullError while the
+        caption before it is in the making, ValueError for a prompt that cannot be asked.
+        """
+        if memory in self._captions:
+            raise QueueFullError('the one before is still in the making')
         ticket = _ticket(memory, prompt, sampling, timeout, on_done, None)
-        return self._queue(self._captions, ticket)
+        lane = Lane(deque((ticket,)), self._engine.ask(memory, prompt, ticket.sampling))
+        with self._wake:
+            self._captions[memory] = lane
+            self._lanes.append(lane)
+        return ticket
 
     def call(self, function: Callable[[], None]) -> None:
         """Run a function on the scheduler's thread soon, between frames and tokens.
@@ -176,20 +206,21 @@ class Scheduler:
             self._wake.notify()
 
     def reset(self, memory: VisualMemory, on_done: Callable[[int], None]) -> None:
-        """Forget all that `memory` holds, also a frame that waits to be taken.
+        """Forget all that came for `memory` up to now, also a frame that waits to be taken.
 
-        `on_done(frames)` tells how many there were. Raises RuntimeError when closing.
+        `on_done(frames)` tells how many it held. Raises RuntimeError when closing.
         """
+        self._drop_waiting(memory)
+        self.call(lambda: on_done(_emptied(memory)))
 
-        def reset() -> None:
-            with self._wake:
-                self._counts[memory].dropped += self._frames.pop(memory, None) is not None
-            frames = memory.frames
-            memory.reset()
-            on_done(frames)
+    def forget(self, memory: VisualMemory) -> int:
+        """What `reset` does, for functions that are on the scheduler's thread already."""
+        self._drop_waiting(memory)
+        return _emptied(memory)
 
-        self._counts.setdefault(memory, FrameCounts())
-        self.call(reset)
+    def end_all(self, message: str) -> None:
+        """End every question, check and caption with this message, soon."""
+        self.call(lambda: self._end_every(message))
 
     def counts(self, memory: VisualMemory) -> FrameCounts:
         return self._counts.get(memory, FrameCounts())
@@ -216,6 +247,11 @@ class Scheduler:
             self._wake.notify()
         return ticket
 
+    def _drop_waiting(self, memory: VisualMemory) -> None:
+        with self._wake:
+            waiting = self._frames.pop(memory, None) is not None
+            self._counts.setdefault(memory, FrameCounts()).dropped += waiting
+
     @property
     def _answering(self) -> bool:
         return any(lane.tickets for lane in self._lanes)
@@ -239,9 +275,7 @@ class Scheduler:
                 self._take_frames(frames)
             else:
                 self._answer_step()
-        for lane in self._lanes:
-            while lane.tickets:
-                self._end(lane, lane.tickets[0], 'the node is shutting down')
+        self._end_every('the node is shutting down')
         while self._calls:
             _guarded(self._calls.popleft())
 
@@ -259,9 +293,10 @@ class Scheduler:
                 frames.append(Frame(memory, pixels, stamp))
         try:
             self._engine.ingest_together(frames)
-        except Exception as error:
+        except Exception as error:  # the frames are good, so this is the engine's
             for frame in frames:
                 self._refuse(frame.memory, error)
+            self._fail(error)
             frames = []
         seconds = time.monotonic() - began
         for frame in frames:
@@ -278,9 +313,19 @@ class Scheduler:
         if self._on_frame_error:
             _guarded(self._on_frame_error, memory, error)
 
+    def _end_every(self, message: str) -> None:
+        for lane in list(self._lanes):
+            while lane.tickets:
+                self._end(lane, lane.tickets[0], message)
+
+    def _fail(self, error: Exception) -> None:
+        logger.error('the engine failed', exc_info=error)
+        if self._on_failure:
+            _guarded(self._on_failure, error)
+
     def _end_overdue(self) -> None:
         """Also those that still wait: their places are free again at once."""
-        for lane in self._lanes:
+        for lane in list(self._lanes):
             for ticket in list(lane.tickets):
                 if reason := ticket.overdue:
                     self._end(lane, ticket, reason)
@@ -297,13 +342,16 @@ class Scheduler:
             if lane.answer is None:
                 lane.answer = self._engine.ask(ticket.memory, ticket.question, ticket.sampling)
             piece = lane.answer.step()
-        except Exception as error:  # the question's fault or the engine's: the client is told
+        except Exception as error:  # the client is told, whoever's fault it is
             self._end(lane, ticket, str(error) or type(error).__name__)
+            if not isinstance(error, ValueError):
+                self._fail(error)
         else:
             if piece and ticket.on_piece:
                 _guarded(ticket.on_piece, piece)
-            if lane.answer.finish:
-                self._end(lane, ticket, '')
+            if finish := lane.answer.finish:
+                cut = finish == 'length' and ticket.sampling.json_schema
+                self._end(lane, ticket, 'the JSON is longer than max_tokens' if cut else '')
         self._owed -= time.monotonic() - began
 
     def _end(self, lane: Lane, ticket: Ticket, message: str) -> None:
@@ -313,6 +361,9 @@ class Scheduler:
             if ticket is lane.tickets[0]:
                 answer, lane.answer = lane.answer, None
             lane.tickets.remove(ticket)
+            if lane is self._captions.get(ticket.memory):
+                del self._captions[ticket.memory]
+                self._lanes.remove(lane)
         seconds = time.monotonic() - ticket.began
         if answer is None:
             outcome = Outcome(False, message=message, seconds=seconds, frames=ticket.memory.frames)
@@ -328,6 +379,9 @@ class Scheduler:
                 answer.first_stamp,
                 answer.newest_stamp,
             )
+        if lane is self._questions and outcome.success:
+            self.answers += 1
+            self.answer_seconds = seconds
         _guarded(ticket.on_done, outcome)
 
 
@@ -341,6 +395,13 @@ def _ticket(
 ) -> Ticket:
     deadline = time.monotonic() + timeout
     return Ticket(memory, question, sampling or Sampling(), deadline, on_done, on_piece)
+
+
+def _emptied(memory: VisualMemory) -> int:
+    """Reset a memory; returns how many frames it held."""
+    frames = memory.frames
+    memory.reset()
+    return frames
 
 
 def _guarded(function: Callable[..., None], *arguments: object) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,34 @@ PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt')
 # Newer transformers spell the two halves differently.
 SPELLINGS = (('model.visual.', 'visual.'), ('model.language_model.', 'model.'))
 
+# Takes a line about what has been done; what it raises ends the work.
+Progress = Callable[[str], None]
+
+
+def quietly(_line: str) -> None:
+    """Tell nobody."""
+
 
 def load_checkpoint(
-    path: str | Path, device: str | torch.device = 'cpu', dtype: torch.dtype = torch.float32
+    path: str | Path,
+    device: str | torch.device = 'cpu',
+    dtype: torch.dtype = torch.float32,
+    progress: Progress = quietly,
 ) -> Weights:
     """Load `path`, a folder with config.json and one or more safetensors files.
 
-    Tensors of 16, 32 or 64 bits on disk become `dtype` on `device`. Raises CheckpointError with
-    the file, the tensor, what was expected and what was found.
+    Tensors of 16, 32 or 64 bits on disk become `dtype` on `device`. `progress` gets a line for
+    each file read. Raises CheckpointError with the file, the tensor, what was expected and what
+    was found.
     """
     folder = Path(path)
     config = load_config(folder)
     expected = tensor_shapes(config)
     tensors: dict[str, Tensor] = {}
     digests: dict[str, bytes] = {}
-    for file in _weight_files(folder):
+    files = _weight_files(folder)
+    for number, file in enumerate(files, start=1):
+        began = time.monotonic()
         for name, tensor in _read(file):
             name = _published_name(name)
             if _is_redundant(name, config):
@@ -47,6 +61,10 @@ def load_checkpoint(
             wanted = torch.float32 if name.endswith(FLOAT32) else dtype
             tensors[name] = tensor.to(device=device, dtype=wanted)
             digests[name] = _digest(tensor)
+        progress(
+            f'{file.name} ({number} of {len(files)}): {file.stat().st_size / 1e9:.2f} GB '
+            f'in {time.monotonic() - began:.1f} s'
+        )
     missing = sorted(expected.keys() - tensors.keys())
     if missing:
         first = missing[0]

@@ -225,20 +225,73 @@ def test_a_question_before_the_first_frame(stream):
     assert stream.ask()[1].get(timeout=10).message == 'no frame seen yet'
 
 
-def test_a_caption_does_not_wait_for_an_answer_nor_the_other_way_round(stream):
+def test_a_check_does_not_wait_for_an_answer_nor_the_other_way_round(stream):
     stream.take()
     question, answered = stream.ask(sampling=LONG)
-    captions = queue.Queue()
+    checked = queue.Queue()
     short = Sampling(max_tokens=5)
-    stream.scheduler.caption(stream.memory, 'what?', captions.put, short)
-    assert captions.get(timeout=10).tokens == 5
-    caption = stream.scheduler.caption(stream.memory, 'what?', captions.put, LONG)
+    stream.scheduler.check(stream.memory, 'what?', checked.put, short)
+    assert checked.get(timeout=10).tokens == 5
+    check = stream.scheduler.check(stream.memory, 'what?', checked.put, LONG)
     question.cancel()
     assert answered.get(timeout=10).message == 'cancelled'
     assert stream.ask(sampling=short)[1].get(timeout=10).tokens == 5
-    assert captions.empty()
-    caption.cancel()
-    assert captions.get(timeout=10).message == 'cancelled'
+    assert checked.empty()
+    check.cancel()
+    assert checked.get(timeout=10).message == 'cancelled'
+
+
+def test_a_caption_is_about_the_frame_it_was_begun_after(engine):
+    """However many frames come while it is in the making, and whatever else is asked."""
+    captions, refused = queue.Queue(), queue.Queue()
+
+    def on_frame(memory):
+        try:
+            sampling = Sampling(max_tokens=40)
+            stream.scheduler.caption(memory, 'what?', captions.put, sampling)
+        except QueueFullError as error:
+            refused.put((memory.newest_stamp, str(error)))
+        stream.taken.put(memory.newest_stamp)
+
+    stream = Stream(engine)
+    stream.scheduler._on_frame = on_frame
+    question, _ = stream.ask(sampling=LONG)
+    for _ in range(4):
+        stream.take()
+    first = captions.get(timeout=10)
+    assert (first.newest_stamp, first.frames, first.tokens) == (1, 1, 40)
+    assert refused.get(timeout=10) == (2, 'the one before is still in the making')
+    question.cancel()
+    assert stream.ask(sampling=Sampling(max_tokens=2))[1].get(timeout=10).success
+    stream.scheduler.close()
+    reference = engine.new_memory()
+    engine.ingest(reference, FRAME, 1)
+    assert first.text == ''.join(engine.ask(reference, 'what?', Sampling(max_tokens=40)))
+
+
+def test_a_failing_engine_is_told_apart_from_bad_frames_and_questions(checkpoint, monkeypatch):
+    engine = StreamingEngine.from_checkpoint(checkpoint)
+    failures = queue.Queue()
+    stream = Stream(engine, on_failure=failures.put)
+    stream.take()
+    stream.frame(np.zeros(3))
+    assert 'RGB uint8' in str(stream.errors.get(timeout=10))
+    assert not stream.ask('x ' * 5000)[1].get(timeout=10).success
+    assert failures.empty()
+
+    def fail(*_):
+        raise RuntimeError('the device is gone')
+
+    monkeypatch.setattr(engine._runner, 'ingest', fail)
+    stream.frame()
+    assert str(failures.get(timeout=10)) == 'the device is gone'
+    assert str(stream.errors.get(timeout=10)) == 'the device is gone'
+    monkeypatch.undo()
+    stream.take()
+    monkeypatch.setattr(engine._runner, 'begin', fail)
+    assert stream.ask()[1].get(timeout=10).message == 'the device is gone'
+    assert str(failures.get(timeout=10)) == 'the device is gone'
+    stream.scheduler.close()
 
 
 def test_a_reset_goes_between_tokens_and_takes_the_waiting_frame_along(stream):
@@ -250,11 +303,12 @@ def test_a_reset_goes_between_tokens_and_takes_the_waiting_frame_along(stream):
     stream.frame()
     forgotten = queue.Queue()
     stream.scheduler.reset(stream.memory, forgotten.put)
+    after = stream.frame()
     leave.set()
     assert forgotten.get(timeout=10) == 1
-    time.sleep(0.1)
-    assert stream.memory.frames == 0
-    assert (stream.counts.received, stream.counts.taken, stream.counts.dropped) == (2, 1, 1)
+    assert stream.taken.get(timeout=10) == after, 'what comes after it is kept'
+    assert stream.memory.frames == 1
+    assert (stream.counts.received, stream.counts.taken, stream.counts.dropped) == (3, 2, 1)
 
 
 def test_failing_callbacks_do_not_end_the_thread(stream):
