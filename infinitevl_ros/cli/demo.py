@@ -123,7 +123,7 @@ class Viewer:
             answer = '(no reply)'
         else:
             answer = reply.answer if reply.success else f'({reply.message})'
-            truth, age = asked.truth(_seconds(reply.stamp) - self._first_stamp)
+            truth, age = asked.truth(_seconds(reply.last_stamp) - self._first_stamp)
         self.report.answers.append(
             {
                 'question': question,
@@ -232,7 +232,9 @@ def _stream(
     viewer = Viewer(report)
     stack.callback(viewer.close)
     ready = viewer.spin_until(
-        lambda: viewer.client.service_is_ready() and viewer.status, START_TIMEOUT, node
+        lambda: viewer.client.service_is_ready() and int(viewer.status.get('memory_bytes', 0)),
+        START_TIMEOUT,
+        node,
     )
     if not ready:
         print('the node did not start; its messages are above', file=sys.stderr)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
@@ -11,20 +9,21 @@ from infinitevl_ros.msg import Caption
 
 from ..engine import Outcome, QueueFullError, Sampling, Scheduler, Ticket, VisualMemory
 from . import stamps
+from .parameters import Values
 
 
 class Captions:
-    """Publishes ~/captions every `caption_period` seconds of stream time.
+    """Publishes a camera's captions every `caption_period` seconds of stream time.
 
-    `on_frame` and what follows from it run on the engine's thread.
+    `on_frame` and what follows from it run on the engine's thread. `text` is the newest caption's.
     """
 
-    def __init__(self, node: Node, value: Callable[[str], object]):
-        """`value` reads a parameter."""
-        self._log, self._value = node.get_logger(), value
+    def __init__(self, node: Node, value: Values, camera: str, prefix: str):
+        self._log, self._value, self._camera = node.get_logger(), value, camera
         # Late joiners get the newest caption.
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._publisher = node.create_publisher(Caption, '~/captions', latched)
+        self._publisher = node.create_publisher(Caption, f'{prefix}captions', latched)
+        self._schedule = stamps.Schedule()
         self._pending: Ticket | None = None
         self.reset()
 
@@ -33,21 +32,19 @@ class Captions:
         if self._pending is not None:
             self._pending.cancel()
         self._pending = None
-        self._last: int | None = None  # stamp of the newest frame in the caption before
+        self._schedule.reset()
+        self._since: int | None = None  # stamp of the newest frame in the caption before
+        self.text = ''
 
     def on_frame(self, scheduler: Scheduler, memory: VisualMemory, frame_id: str) -> None:
-        """Ask for a caption if one is due after the frame that `memory` just took."""
+        """Begin a caption if one is due with the frame that `memory` just took."""
+        newest = memory.newest_stamp
+        if self._since is None or newest < self._since:
+            self._since = newest
         period = int(self._value('caption_period') * stamps.NANOSECONDS)
-        if self._last is None:
-            self._last = memory.first_stamp
-        elapsed = memory.newest_stamp - self._last
-        # Stamps that jump back (a bag that loops) are a new stretch of time.
-        due = elapsed >= period or elapsed < 0
-        if not period or not due or self._pending is not None:
+        if not self._schedule.due(newest, period):
             return
-        first, self._last = self._last, memory.newest_stamp
-        if elapsed < 0:
-            first = memory.newest_stamp
+        first, self._since = self._since, newest
         try:
             ticket = scheduler.caption(
                 memory,
@@ -57,8 +54,8 @@ class Captions:
                 self._value('query_timeout'),
             )
             self._pending = ticket
-        except QueueFullError as error:
-            self._log.warning(f'no caption: {error}')
+        except (QueueFullError, ValueError) as error:
+            self._log.warning(f'no caption at {newest / stamps.NANOSECONDS:.3f} s: {error}')
 
     def _publish(self, ticket: Ticket, outcome: Outcome, first: int, frame_id: str) -> None:
         if ticket is not self._pending:
@@ -67,9 +64,11 @@ class Captions:
         if not outcome.success:
             self._log.warning(f'no caption: {outcome.message}')
             return
-        # It may have waited its turn while frames went on.
-        self._last = outcome.newest_stamp
+        same, self.text = outcome.text == self.text, outcome.text
+        if same and self._value('caption_changes_only'):
+            return
         caption = Caption(
+            camera=self._camera,
             text=outcome.text,
             first_stamp=stamps.message(first),
             last_stamp=stamps.message(outcome.newest_stamp),

@@ -1,4 +1,4 @@
-"""What the node tells /diagnostics once a second."""
+"""What the node tells of itself: /diagnostics once a second, a line in the log once a minute."""
 
 from __future__ import annotations
 
@@ -12,67 +12,133 @@ from rclpy.clock import Clock, ClockType
 from ..engine.scheduler import FrameCounts
 
 if TYPE_CHECKING:
+    from .camera import Camera
     from .node import InfiniteVLNode
 
 PERIOD = 1.0  # seconds
+LOG_PERIOD = 60.0  # seconds
 SILENCE = 5.0  # seconds without an image that are worth a warning
 
 
 class Diagnostics:
-    """Publishes the state of the node's stream; warns while nothing comes or nothing is usable."""
+    """Publishes the state of the engine and of each camera; warns of what keeps frames away."""
 
     def __init__(self, node: InfiniteVLNode):
         self._node = node
-        self._before = FrameCounts()
-        self._newest = time.monotonic()
+        self._streams = [_Stream(node, camera) for camera in node.cameras]
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        # Steady: diagnostics go on when simulated time stands still.
-        node.create_timer(PERIOD, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        # Steady: they go on when simulated time stands still.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(PERIOD, self._publish, clock=clock)
+        node.create_timer(LOG_PERIOD, self._log, clock=clock)
+        self._logged: dict[str, FrameCounts] = {}
+        self._answers_logged = 0
 
     def _publish(self) -> None:
-        array = DiagnosticArray(status=[self._status()])
+        array = DiagnosticArray(status=[self._engine(), *(s.status() for s in self._streams)])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
 
-    def _status(self) -> DiagnosticStatus:
-        node, camera = self._node, self._node.camera
-        counts = replace(node.scheduler.counts(node.memory))
-        fault = self._fault(counts)
+    def _engine(self) -> DiagnosticStatus:
+        node, scheduler, engine = self._node, self._node.scheduler, self._node.engine
+        values = {'state': node.state, 'model': node.value('model') or 'models/tiny'}
+        if engine and scheduler:
+            values |= {
+                'model': engine.name,
+                'device': engine.weights.device,
+                'questions_waiting': scheduler.waiting,
+                'questions_answered': scheduler.answers,
+                'answer_ms': f'{scheduler.answer_seconds * 1e3:.0f}',
+                'watches': len(node.watches),
+            }
+            if (used := engine.gpu_memory) is not None:
+                values['gpu_memory_bytes'] = used
+        level, message = DiagnosticStatus.OK, node.state
+        if node.failure:
+            level, message = DiagnosticStatus.ERROR, node.failure
+        elif node.state != 'active':
+            level = DiagnosticStatus.WARN
+        return _status(node, 'engine', level, message, values['model'], values)
+
+    def _log(self) -> None:
+        """A line for each camera that had frames, on what the last minute brought."""
+        node = self._node
+        if node.scheduler is None:
+            return
+        answers = node.scheduler.answers - self._answers_logged
+        self._answers_logged = node.scheduler.answers
+        for camera in node.cameras:
+            now = replace(node.scheduler.counts(camera.memory))
+            before = self._logged.get(camera.name, FrameCounts())
+            self._logged[camera.name] = now
+            node.get_logger().info(
+                f'{camera.topic}: {now.taken - before.taken} frames taken in the last minute, '
+                f'{now.dropped - before.dropped} dropped, {now.failed - before.failed} refused, '
+                f'{now.seconds * 1e3:.1f} ms a frame, {camera.memory.frames} in memory; '
+                f'{answers} answers, the last in {node.scheduler.answer_seconds:.2f} s'
+            )
+
+
+class _Stream:
+    """One camera's status, with what it was a second ago."""
+
+    def __init__(self, node: InfiniteVLNode, camera: Camera):
+        self._node, self._camera = node, camera
+        self._before = FrameCounts()
+        self._newest = time.monotonic()
+
+    def status(self) -> DiagnosticStatus:
+        node, camera = self._node, self._camera
+        subscription, memory = camera.subscription, camera.memory
+        counts = FrameCounts()
+        if node.scheduler and memory:
+            counts = replace(node.scheduler.counts(memory))
+        fault = self._fault(counts) if subscription else ''
         self._before = counts
         values = {
-            'model': node.engine.name,
-            'device': node.engine.weights.device,
             'topic': camera.topic,
-            'image_reliability': camera.reliability,
-            'frames_received': counts.received,
+            'publishers': subscription.publishers if subscription else 0,
+            'image_reliability': subscription.reliability if subscription else 'not subscribed',
+            'frames_received': counts.received + camera.skipped,
             'frames_taken': counts.taken,
             'frames_dropped': counts.dropped,
+            'frames_skipped': camera.skipped,
             'frames_failed': counts.failed,
             'frame_ms': f'{counts.seconds * 1e3:.1f}',
-            'frames_in_memory': node.memory.frames,
-            'memory_bytes': node.memory.nbytes,
-            'questions_waiting': node.scheduler.waiting,
+            'frames_in_memory': memory.frames if memory else 0,
+            'memory_bytes': memory.nbytes if memory else 0,
         }
-        return DiagnosticStatus(
-            level=DiagnosticStatus.WARN if fault else DiagnosticStatus.OK,
-            name=f'{node.get_fully_qualified_name()[1:]}: stream',
-            message=fault or 'streaming',
-            hardware_id=camera.topic,
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
+        level = DiagnosticStatus.WARN if fault else DiagnosticStatus.OK
+        message = fault or ('streaming' if subscription else node.state)
+        return _status(node, camera.name or 'stream', level, message, camera.topic, values)
 
     def _fault(self, counts: FrameCounts) -> str:
         """What is wrong with the stream since the status before; '' if nothing is."""
-        now, before, camera = time.monotonic(), self._before, self._node.camera
+        now, before, camera = time.monotonic(), self._before, self._camera
         if counts.received > before.received:
             self._newest = now
+        if mismatch := camera.subscription.mismatch:
+            return mismatch
+        publishers = camera.subscription.publishers
         if not counts.received:
-            return f'no image on {camera.topic} yet ({camera.publishers} publishers)'
+            return f'no image on {camera.topic} yet ({publishers} publishers)'
         if now - self._newest > SILENCE:
             return (
                 f'no image on {camera.topic} for {now - self._newest:.0f} s '
-                f'({camera.publishers} publishers)'
+                f'({publishers} publishers)'
             )
         if counts.failed > before.failed and counts.taken == before.taken:
             return 'every image is refused; the log says why'
         return ''
+
+
+def _status(
+    node: InfiniteVLNode, part: str, level: bytes, message: str, hardware: str, values: dict
+) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=level,
+        name=f'{node.get_fully_qualified_name()[1:]}: {part}',
+        message=message,
+        hardware_id=hardware,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )

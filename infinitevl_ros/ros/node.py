@@ -1,84 +1,256 @@
-"""infinitevl_node: a camera topic in, captions and answers out.
+"""infinitevl_node: camera topics in, captions and answers out; a managed node.
 
-One executor thread runs the callbacks, none of which waits; the engine's scheduler has the other
-thread. Between them go frames (newest only), questions (a bounded queue) and futures.
+One executor thread runs the callbacks, none of which waits; the engine's scheduler has another.
+Between them go frames (newest only), questions (bounded queues) and futures.
 """
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import rclpy
 import torch
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage, Image
-from std_srvs.srv import Trigger
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from ..engine import Options, Scheduler, StreamingEngine, VisualMemory
+from ..model.config import CheckpointError
 from ..model.default import default_checkpoint
-from . import parameters, stamps
-from .camera import ImageSubscription
-from .captions import Captions
+from .camera import Camera
 from .diagnostics import Diagnostics
-from .images import TRANSPORTS
-from .questions import Questions, awaitable
-
-RCLError = rclpy_implementation.RCLError
-WARNING_PERIOD = 5.0  # seconds between warnings about bad frames
+from .lifecycle import ManagedNode, RCLError, logged
+from .memories import Memories
+from .parameters import Values
+from .questions import Questions
+from .watches import Watches
 
 # Bytes of weights below which more threads gain nothing on a CPU: between two frames they fall
 # asleep, and to wake them costs as much as they do (two cores, 4 M parameters: a frame of a 20 Hz
 # camera takes 40 ms with two threads, 19 ms with one).
 SMALL_NETWORK = 100_000_000
+# A branch each for questions and for checks; every camera's captions have one more.
+LANES = 2
+NEXT_STEP = {'unconfigured': 'configure', 'inactive': 'activate'}
 
 
-class InfiniteVLNode(Node):
-    """The node. Raises ValueError (a CheckpointError among them) when it cannot start."""
+class StoppedError(Exception):
+    """The node was asked to end while it was loading."""
 
-    def __init__(self) -> None:
-        super().__init__('infinitevl_node')
-        parameters.declare(self)
-        self._value = parameters.reader(self)
-        self.engine = self._load_engine()
-        self.memory = self.engine.new_memory()
-        self._frame_id = ''
-        self._captions = Captions(self, self._value)
-        self.scheduler = Scheduler(
-            self.engine, self._value('max_questions'), self._on_frame, self._on_frame_error
-        )
-        # A callback that awaits keeps a mutually exclusive group, the default, to itself.
-        awaiting = ReentrantCallbackGroup()
-        self._questions = Questions(
-            self, self.scheduler, self.memory, self._value, self._why_no_frame, awaiting
-        )
-        self.create_service(Trigger, '~/reset', self._on_reset, callback_group=awaiting)
-        transport = self._value('transport')
-        self._decode = TRANSPORTS[transport][1]
-        self.camera = ImageSubscription(
-            self, transport, self._value('image_reliability'), self._on_image
-        )
+
+class InfiniteVLNode(ManagedNode):
+    """The node; `options` are rclpy's for a node. Raises ValueError when a parameter is wrong.
+
+    `engine` and `scheduler` are there from configure to cleanup. `failure` says why the node is
+    not what it should be; '' when it is.
+    """
+
+    def __init__(self, **options: object) -> None:
+        super().__init__('infinitevl_node', **options)
+        self.value = Values(self)
+        self.engine: StreamingEngine | None = None
+        self.scheduler: Scheduler | None = None
+        self.failure = ''
+        self.exit_code = 0
+        self._stopping = False
+        self._starter: threading.Thread | None = None
+        self.cameras = [Camera(self, name) for name in self.value('cameras')]
+        self._questions = Questions(self)
+        self.watches = Watches(self)
+        self._memories = Memories(self)
         self._diagnostics = Diagnostics(self)
-        self.get_logger().info(
-            f'ready: images from {self.camera.topic} ({transport}), questions at '
-            f'{self.resolve_service_name("~/query")}'
-        )
+
+    def start(self) -> None:
+        """Do what `autostart` says, on a thread of its own; the executor may spin meanwhile."""
+        if self.value('autostart'):
+            self._starter = threading.Thread(target=self._autostart, name='autostart')
+            self._starter.start()
+        else:
+            name = self.get_fully_qualified_name()
+            self.get_logger().info(
+                f'autostart is off: waiting for ros2 lifecycle set {name} configure, then activate'
+            )
 
     def close(self) -> None:
-        """End every question, then the node."""
-        self.scheduler.close()
+        """End everything; what is asked meanwhile is told so."""
+        self._stopping = True
+        if self._starter is not None:
+            self._starter.join()
+        with self._changing:  # a transition that is under way
+            self._stop('the node is shutting down')
+            self._free()
+        self._memories.close()
+        for camera in self.cameras:
+            camera.overlay.close()
         self._questions.close()
+        self.watches.close()
         self.destroy_node()
 
+    def camera(self, name: str) -> Camera:
+        """The camera of a name, or the only one; ValueError tells which there are."""
+        found = [c for c in self.cameras if c.name == name or (not name and len(self.cameras) < 2)]
+        if not found:
+            names = ', '.join(camera.name for camera in self.cameras)
+            one = names or 'one without a name'
+            raise ValueError(f'camera is "{name}", expected {"one of " if names else ""}{one}')
+        return found[0]
+
+    def seen_by(self, name: str) -> Camera:
+        """The camera of a name, ready to be asked about; ValueError when there is nothing yet."""
+        self.check_active()
+        camera = self.camera(name)
+        if not camera.memory.frames:
+            raise ValueError(camera.why_no_frame)
+        return camera
+
+    def check_active(self) -> None:
+        """Raise ValueError with what to do when the node takes no frames."""
+        if self.state != 'active' or self.scheduler is None:
+            raise ValueError(self.why_not())
+
+    def why_not(self) -> str:
+        """What state the node is in, why, and what leads out of it."""
+        step = NEXT_STEP.get(self.state)
+        advice = f'; next: ros2 lifecycle set {self.get_fully_qualified_name()} {step}'
+        return (
+            f'the node is {self.state}{f" ({self.failure})" if self.failure else ""}'
+            f'{advice if step else ""}'
+        )
+
+    @logged
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and allocate everything; FAILURE when there is none to be used."""
+        self.failure = ''
+        try:
+            self.engine = self._load_engine()
+        except (ValueError, OSError, RuntimeError) as error:
+            self._fail(f'{error}{_advice(error)}')
+            return TransitionCallbackReturn.FAILURE
+        except StoppedError:
+            return TransitionCallbackReturn.FAILURE
+        self.scheduler = Scheduler(
+            self.engine,
+            self.value('max_questions'),
+            self._on_frame,
+            self._on_frame_error,
+            self._on_failure,
+        )
+        for camera in self.cameras:
+            camera.configure(self.engine, self.scheduler)
+        self._memories.configure()
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_activate(self, _state: LifecycleState) -> None:
+        self._memories.activate()
+        for camera in self.cameras:
+            camera.activate()
+        topics = ', '.join(camera.topic for camera in self.cameras)
+        self.get_logger().info(
+            f'ready: images from {topics}, questions at {self.resolve_service_name("~/query")}'
+        )
+
+    @logged
+    def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop taking frames; memories stay. ERROR when it is the engine that stopped."""
+        self._stop(f'the node was deactivated{f": {self.failure}" if self.failure else ""}')
+        return TransitionCallbackReturn.ERROR if self.failure else TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_cleanup(self, _state: LifecycleState) -> None:
+        self._free()
+
+    @logged
+    def on_shutdown(self, _state: LifecycleState) -> None:
+        self._stop('the node is shutting down')
+        self._free()
+
+    @logged
+    def on_error(self, state: LifecycleState) -> None:
+        self.get_logger().error(
+            f'{self.failure or "a transition failed"}; the node was {state.label} and gives up '
+            'its model and memories'
+        )
+        self._stop('the engine failed')
+        self._free()
+
+    @property
+    def _ending(self) -> bool:
+        """Asked to end; what fails now is no failure."""
+        return self._stopping or not self.context.ok()
+
+    def _autostart(self) -> None:
+        if self.transition('configure') and not self._ending and self.transition('activate'):
+            return
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if not self._ending:
+            self.exit_code = 1
+        rclpy.try_shutdown(context=self.context)
+
+    def _on_failure(self, error: Exception) -> None:
+        """On the engine's thread, which the way through on_error ends."""
+        if self.failure:
+            return
+        self._fail(f'the engine failed: {error}')
+        threading.Thread(target=self._recover, name='recover', daemon=True).start()
+
+    def _recover(self) -> None:
+        """Through on_error, and with autostart once more from the start.
+
+        An engine that failed before it took a frame would only fail again.
+        """
+        worked = any(self.scheduler.counts(camera.memory).taken for camera in self.cameras)
+        self.transition('deactivate', wait=True)
+        if self.value('autostart'):
+            if worked and not self._ending:
+                self._autostart()
+            else:
+                self._give_up()
+
+    def _fail(self, reason: str) -> None:
+        self.failure = reason
+        self.get_logger().error(reason)
+
+    def _stop(self, message: str) -> None:
+        """No more frames; every question and watch ends with this message."""
+        for camera in self.cameras:
+            camera.deactivate()
+        self.watches.end_all(message)
+        if self.scheduler is not None:
+            self.scheduler.end_all(message)
+            if not self.failure:
+                self._memories.deactivate()
+
+    def _free(self) -> None:
+        """Give the model and the memories back, and the GPU with them."""
+        if self.scheduler is not None:
+            self.scheduler.close()
+        for camera in self.cameras:
+            camera.cleanup()
+        self.engine = self.scheduler = None
+        gc.collect()  # graphs and their runner refer to each other
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _on_frame(self, memory: VisualMemory) -> None:
+        """On the engine's thread, after a frame was taken."""
+        camera = next(camera for camera in self.cameras if camera.memory is memory)
+        camera.on_frame()
+        self.watches.on_frame(camera)
+
+    def _on_frame_error(self, memory: VisualMemory, error: Exception) -> None:
+        """On the engine's thread, after a frame was refused."""
+        next(c for c in self.cameras if c.memory is memory).on_frame_error(error)
+
     def _load_engine(self) -> StreamingEngine:
-        model, device = self._value('model'), self._value('device')
+        model, device = self.value('model'), self.value('device')
         if not model:
             model = default_checkpoint()
             self.get_logger().warning(
@@ -87,73 +259,48 @@ class InfiniteVLNode(Node):
             )
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        dtype = self._value('dtype')
-        fp8 = dtype == 'fp8'
+        dtype, side = self.value('dtype'), self.value('frame_size')
         options = Options(
-            frames_per_grid=self._value('frames_per_grid'),
-            positions=self._value('positions'),
-            prompt_layout=self._value('prompt_layout'),
+            cameras=len(self.cameras),
+            branches=LANES + len(self.cameras),
+            frames_per_grid=self.value('frames_per_grid'),
+            positions=self.value('positions'),
+            prompt_layout=self.value('prompt_layout'),
         )
-        side = self._value('frame_size')
         self.get_logger().info(f'loading {Path(model).expanduser()} on {device}')
         began = time.monotonic()
         engine = StreamingEngine.from_checkpoint(
             model,
             device,
-            None if dtype == 'auto' or fp8 else getattr(torch, dtype),
+            None if dtype in ('auto', 'fp8') else getattr(torch, dtype),
             (side, side) if side else None,
             options,
-            fp8,
+            dtype == 'fp8',
+            self._on_progress,
         )
-        if device == 'cpu' and sum(t.nbytes for t in engine.weights.tensors()) < SMALL_NETWORK:
+        weights = sum(tensor.nbytes for tensor in engine.weights.tensors())
+        if device == 'cpu' and weights < SMALL_NETWORK:
             torch.set_num_threads(1)
-        if not self.context.ok():  # asked to stop meanwhile
-            raise ExternalShutdownException
         self.get_logger().info(
-            f'loaded {engine.name} in {time.monotonic() - began:.1f} s: frames of '
-            f'{engine.frame_size[1]} x {engine.frame_size[0]} pixels, {engine.weights.dtype}'
+            f'loaded {engine.name} in {time.monotonic() - began:.1f} s: {weights / 1e9:.2f} GB of '
+            f'{engine.weights.dtype}, frames of {engine.frame_size[1]} x {engine.frame_size[0]} '
+            'pixels'
         )
         return engine
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        header = message.header
-        stamp = stamps.nanoseconds(header.stamp)
-        if not stamp:
-            # A camera that does not stamp its images: the time of arrival is the next best.
-            stamp = self.get_clock().now().nanoseconds
+    def _on_progress(self, line: str) -> None:
+        self.get_logger().info(line)
+        if self._ending:
+            raise StoppedError
 
-        def pixels() -> np.ndarray:
-            """On the engine's thread, when the frame's turn has come."""
-            self._frame_id = header.frame_id
-            return self._decode(message)
 
-        self.scheduler.offer(self.memory, pixels, stamp)
-
-    def _on_frame(self, memory: VisualMemory) -> None:
-        """On the engine's thread, after a frame was taken."""
-        self._captions.on_frame(self.scheduler, memory, self._frame_id)
-
-    def _on_frame_error(self, memory: VisualMemory, error: Exception) -> None:
-        """On the engine's thread, after a frame was refused."""
-        self.get_logger().warning(
-            f'{self.camera.topic}: frame refused: {error}', throttle_duration_sec=WARNING_PERIOD
-        )
-
-    def _why_no_frame(self) -> str:
-        return f'no frame seen yet on {self.camera.topic} ({self.camera.publishers} publishers)'
-
-    async def _on_reset(
-        self, _request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        future, done = awaitable(self)
-
-        def forgotten(frames: int) -> None:
-            self._captions.reset()
-            done(frames)
-
-        self.scheduler.reset(self.memory, forgotten)
-        response.success, response.message = True, f'forgot {await future} frames'
-        return response
+def _advice(error: Exception) -> str:
+    if not isinstance(error, CheckpointError | FileNotFoundError):
+        return ''
+    return (
+        '; the parameter "model" names a checkpoint folder, with config.json, safetensors and '
+        "the tokenizer's files"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -165,6 +312,7 @@ def main(arguments: list[str] | None = None) -> int:
         node = InfiniteVLNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        node.start()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -178,4 +326,4 @@ def main(arguments: list[str] | None = None) -> int:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-    return 0
+    return node.exit_code

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -18,10 +19,15 @@ from rclpy.parameter import Parameter as RosParameter
 from ..engine.engine import CAPTION_PROMPT
 from ..engine.options import POSITIONS, PROMPT_LAYOUTS
 
+CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
+
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. `limits`: least and greatest value; `choices`: all that a text may be."""
+    """One parameter. `limits`: least and greatest value; `choices`: all that a text may be.
+
+    `per_camera`: cameras with names have one each, `NAME.parameter`, whose default is this one.
+    """
 
     name: str
     default: Any
@@ -29,13 +35,19 @@ class Parameter:
     read_only: bool = False
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+    per_camera: bool = False
 
     @property
     def descriptor(self) -> ParameterDescriptor:
+        constraints = []
+        if self.choices:
+            constraints.append(f'one of {", ".join(self.choices)}')
+        if self.name == 'frame_size':
+            constraints.append('a multiple of 28')
         descriptor = ParameterDescriptor(
             description=self.description,
             read_only=self.read_only,
-            additional_constraints=f'one of {", ".join(self.choices)}' if self.choices else '',
+            additional_constraints=', '.join(constraints),
         )
         if self.limits and isinstance(self.default, float):
             low, high = self.limits
@@ -100,11 +112,33 @@ PARAMETERS = (
         choices=PROMPT_LAYOUTS,
     ),
     Parameter(
+        'autostart',
+        True,
+        'Configure and activate at the start, and again after a failure of the engine; false '
+        'leaves that to a lifecycle manager.',
+        True,
+    ),
+    Parameter(
+        'cameras',
+        [''],
+        'Names of the cameras, each with a memory of its own; one camera needs no name.',
+        True,
+    ),
+    Parameter(
+        'topic',
+        'image',
+        'Topic of the images; that of a camera with a name is NAME/image unless set.',
+        True,
+        per_camera=True,
+    ),
+    Parameter(
         'transport',
         'raw',
-        'raw subscribes to image, compressed to image/compressed (JPEG or PNG).',
+        'raw subscribes to the topic itself, compressed to what is below it in /compressed (JPEG '
+        'or PNG).',
         True,
         choices=('raw', 'compressed'),
+        per_camera=True,
     ),
     Parameter(
         'image_reliability',
@@ -112,6 +146,21 @@ PARAMETERS = (
         'QoS reliability of the image subscription; auto takes what the camera offers.',
         True,
         choices=('auto', 'reliable', 'best_effort'),
+        per_camera=True,
+    ),
+    Parameter(
+        'rate_limit',
+        0.0,
+        'Most frames a second [Hz] that are taken, by their stamps; 0 takes every one.',
+        limits=(0.0, 1000.0),
+        per_camera=True,
+    ),
+    Parameter(
+        'time_jump',
+        'continue',
+        'When stamps jump back by more than a second, as when a bag begins again: go on with the '
+        'memory as if no time had passed (continue), or forget everything (reset).',
+        choices=('continue', 'reset'),
     ),
     Parameter(
         'max_questions',
@@ -121,12 +170,43 @@ PARAMETERS = (
         limits=(1, 1000),
     ),
     Parameter(
+        'max_watches',
+        8,
+        'Standing questions at a time; one more is turned away at once.',
+        True,
+        limits=(1, 1000),
+    ),
+    Parameter(
+        'memory_dir',
+        '',
+        'Folder that memories are saved in; empty: infinitevl in $ROS_HOME, else in ~/.ros.',
+        True,
+    ),
+    Parameter(
+        'restore',
+        False,
+        'Go on, when activated for the first time, from the memory that was saved as autosave.',
+        True,
+    ),
+    Parameter(
+        'autosave_period',
+        0.0,
+        'Time [s] between savings of all memories as autosave, and once more when the node is '
+        'deactivated or ends; 0: never.',
+        limits=(0.0, 86400.0),
+    ),
+    Parameter(
         'caption_period',
         5.0,
         'Stream time [s] between captions, by the stamps of the images; 0 turns them off.',
         limits=(0.0, 86400.0),
     ),
     Parameter('caption_prompt', CAPTION_PROMPT, 'What the model is asked for a caption.'),
+    Parameter(
+        'caption_changes_only',
+        False,
+        'Publish a caption only if its text is not that of the one before.',
+    ),
     Parameter('max_tokens', 64, 'Longest answer or caption [tokens].', limits=(1, 4096)),
     Parameter(
         'query_timeout',
@@ -137,28 +217,68 @@ PARAMETERS = (
 )
 
 
-def declare(node: Node) -> None:
-    """Declare the whole table; later changes that break a rule are refused with the reason."""
-    for parameter in PARAMETERS:
-        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor)
-        reason = _fault(parameter, node.get_parameter(parameter.name).value)
-        if reason:
+class Values:
+    """The present values, to be read from any thread: `values('max_tokens')`."""
+
+    def __init__(self, node: Node):
+        """Declare the whole table on `node`; later changes that break a rule are refused.
+
+        Raises ValueError with the reason for a value from outside that breaks one, and rclpy's
+        exceptions for a wrong type.
+        """
+        self._node = node
+        self._table: dict[str, Parameter] = {}
+        self._values: dict[str, Any] = {}
+        for parameter in PARAMETERS:
+            self._declare(parameter)
+        if reason := _camera_fault(self('cameras')):
             raise ValueError(reason)
-    node.add_on_set_parameters_callback(_check)
+        for camera in filter(None, self('cameras')):
+            for parameter in PARAMETERS:
+                if parameter.per_camera:
+                    topic = parameter.name == 'topic'
+                    default = f'{camera}/image' if topic else self(parameter.name)
+                    name = f'{camera}.{parameter.name}'
+                    self._declare(replace(parameter, name=name, default=default))
+        node.add_on_set_parameters_callback(self._check)
+        node.add_post_set_parameters_callback(self._apply)
+
+    def __call__(self, name: str, camera: str = '') -> Any:
+        return self._values[f'{camera}.{name}' if camera else name]
+
+    def _declare(self, parameter: Parameter) -> None:
+        value = self._node.declare_parameter(
+            parameter.name, parameter.default, parameter.descriptor
+        ).value
+        if reason := _fault(parameter, value):
+            raise ValueError(reason)
+        self._table[parameter.name], self._values[parameter.name] = parameter, value
+
+    def _check(self, changes: list[RosParameter]) -> SetParametersResult:
+        for change in changes:
+            parameter = self._table.get(change.name)
+            if parameter and (reason := _fault(parameter, change.value)):
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _apply(self, changes: Iterable[RosParameter]) -> None:
+        for change in changes:
+            if change.name in self._table:
+                self._values[change.name] = change.value
 
 
-def reader(node: Node) -> Callable[[str], Any]:
-    """A function from a parameter's name to its present value."""
-    return lambda name: node.get_parameter(name).value
-
-
-def _check(changes: list[RosParameter]) -> SetParametersResult:
-    table = {parameter.name: parameter for parameter in PARAMETERS}
-    for change in changes:
-        reason = _fault(table[change.name], change.value) if change.name in table else ''
-        if reason:
-            return SetParametersResult(successful=False, reason=reason)
-    return SetParametersResult(successful=True)
+def table() -> str:
+    """The table of parameters in README.md."""
+    rows = ['| parameter | default | |', '| --- | --- | --- |']
+    for parameter in PARAMETERS:
+        default = parameter.default
+        if isinstance(default, bool):
+            default = str(default).lower()
+        elif not default or isinstance(default, list):
+            default = repr(default)
+        stays = '' if parameter.read_only else ' *'
+        rows.append(f'| `{parameter.name}` | `{default}` | {parameter.description}{stays} |')
+    return '\n'.join(rows)
 
 
 def _fault(parameter: Parameter, value: Any) -> str:
@@ -170,3 +290,23 @@ def _fault(parameter: Parameter, value: Any) -> str:
     if parameter.name == 'frame_size' and value % 28:
         return f'frame_size is {value}, expected a multiple of 28'
     return ''
+
+
+def _camera_fault(cameras: list[str]) -> str:
+    """What is wrong with the list of cameras; '' if nothing."""
+    taken = {parameter.name for parameter in PARAMETERS}
+    if cameras == ['']:
+        return ''
+    if not cameras or len(set(cameras)) < len(cameras):
+        return f'cameras is {list(cameras)}, expected at least one name, and none twice'
+    for name in cameras:
+        if not CAMERA_NAME.fullmatch(name) or name in taken:
+            return (
+                f'cameras has "{name}", expected names of letters, digits and _ that begin with '
+                'a letter and are no parameter; one camera alone may have the empty name'
+            )
+    return ''
+
+
+if __name__ == '__main__':
+    print(table())

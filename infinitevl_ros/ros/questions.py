@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.task import Future
 
 from infinitevl_ros.action import Ask
 from infinitevl_ros.srv import Query
 
-from ..engine import Outcome, QueueFullError, Sampling, Scheduler, Ticket, VisualMemory
+from ..engine import Outcome, QueueFullError, Sampling, Ticket
 from . import stamps
+from .awaiting import awaitable
 
-
-def awaitable(node: Node) -> tuple[Future, Callable[[object], None]]:
-    """A future to await in a callback, and a function by which another thread completes it."""
-    future = Future()
-
-    def done(result: object) -> None:
-        future.set_result(result)
-        # Without this an idle executor may sleep on for seconds (rclpy issue 1462).
-        node.executor.wake()
-
-    return future, done
+if TYPE_CHECKING:
+    from .node import InfiniteVLNode
 
 
 class Questions:
-    """Serves ~/query and ~/ask from one memory. Callbacks await; nothing waits."""
+    """Serves ~/query and ~/ask from the cameras' memories. Callbacks await; nothing waits."""
 
-    def __init__(
-        self,
-        node: Node,
-        scheduler: Scheduler,
-        memory: VisualMemory,
-        value: Callable[[str], object],
-        why_no_frame: Callable[[], str],
-        group: ReentrantCallbackGroup,
-    ):
-        """`value` reads a parameter; `group` is reentrant: a coroutine that awaits holds it."""
-        self._node, self._scheduler, self._memory = node, scheduler, memory
-        self._value, self._why_no_frame = value, why_no_frame
+    def __init__(self, node: InfiniteVLNode):
+        self._node, self._value = node, node.value
         self._tickets: dict[bytes, Ticket] = {}
         # Deep enough that a burst is told to be too much instead of being lost.
         burst = QoSProfile(depth=1000)
         node.create_service(
-            Query, '~/query', self._on_query, qos_profile=burst, callback_group=group
+            Query, '~/query', self._on_query, qos_profile=burst, callback_group=node.awaiting
         )
         self._server = ActionServer(
             node,
@@ -57,7 +37,7 @@ class Questions:
             '~/ask',
             self._on_ask,
             cancel_callback=self._on_cancel,
-            callback_group=group,
+            callback_group=node.awaiting,
         )
 
     def close(self) -> None:
@@ -65,7 +45,10 @@ class Questions:
 
     async def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
         sampling = Sampling(max_tokens=self._value('max_tokens'))
-        return _fill(response, await self._answered(request.question, sampling))
+        outcome = await self._answered(
+            request.question, request.camera, sampling, self._value('query_timeout')
+        )
+        return _fill(response, outcome)
 
     async def _on_ask(self, goal: ServerGoalHandle) -> Ask.Result:
         request, key = goal.request, bytes(goal.goal_id.uuid)
@@ -76,17 +59,22 @@ class Questions:
                 ticket.cancel()
 
         try:
+            if not 0 <= request.timeout < float('inf'):
+                raise ValueError(f'timeout is {request.timeout}, expected seconds, or 0')
             sampling = Sampling(
                 request.max_tokens or self._value('max_tokens'),
                 request.temperature,
                 seed=request.seed if request.seed >= 0 else None,
+                json_schema=request.json_schema,
             )
         except ValueError as error:
             outcome = Outcome(False, message=str(error))
         else:
             outcome = await self._answered(
                 request.question,
+                request.camera,
                 sampling,
+                request.timeout or self._value('query_timeout'),
                 started,
                 lambda text: goal.publish_feedback(Ask.Feedback(text=text)),
             )
@@ -108,22 +96,24 @@ class Questions:
     async def _answered(
         self,
         question: str,
+        camera: str,
         sampling: Sampling,
+        timeout: float,
         on_ticket: Callable[[Ticket], None] = lambda ticket: None,
         on_piece: Callable[[str], None] | None = None,
     ) -> Outcome:
-        if not question.strip():
-            return Outcome(False, message='the question is empty')
-        if not self._memory.frames:
-            return Outcome(False, message=self._why_no_frame())
         future, done = awaitable(self._node)
-        timeout = self._value('query_timeout')
         try:
+            if not question.strip():
+                raise ValueError('the question is empty')
+            seen = self._node.seen_by(camera)
             on_ticket(
-                self._scheduler.ask(self._memory, question, done, on_piece, sampling, timeout)
+                self._node.scheduler.ask(seen.memory, question, done, on_piece, sampling, timeout)
             )
         except QueueFullError as error:
             return Outcome(False, message=f'busy: {error}')
+        except ValueError as error:
+            return Outcome(False, message=str(error))
         return await future
 
 
@@ -132,7 +122,8 @@ def _fill(response: Query.Response | Ask.Result, outcome: Outcome) -> Query.Resp
     response.success = outcome.success
     response.answer = outcome.text
     response.message = outcome.message
-    response.stamp = stamps.message(outcome.newest_stamp)
+    response.first_stamp = stamps.message(outcome.first_stamp)
+    response.last_stamp = stamps.message(outcome.newest_stamp)
     response.frames_seen = outcome.frames
     response.tokens = outcome.tokens
     response.seconds = outcome.seconds

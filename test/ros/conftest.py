@@ -1,6 +1,7 @@
-"""The installed node in a process of its own, and a client that talks to it over DDS."""
+"""The node, in a process of its own or in this one, and a client that talks to it over DDS."""
 
 import array
+import contextlib
 import subprocess
 import sys
 import threading
@@ -12,15 +13,19 @@ import pytest
 import rclpy
 from ament_index_python.packages import get_package_prefix
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from infinitevl_ros.action import Ask
+from infinitevl_ros.action import Ask, Watch
 from infinitevl_ros.msg import Caption
-from infinitevl_ros.srv import Query
+from infinitevl_ros.ros.node import InfiniteVLNode
+from infinitevl_ros.srv import LoadMemory, Query, SaveMemory
 
 TIMEOUT = 30.0
 SECOND = 1_000_000_000
@@ -65,6 +70,36 @@ class RunningNode:
             self._reader.join()
 
 
+class HostedNode:
+    """infinitevl_node in this process, with an executor and a context of its own."""
+
+    def __init__(self, **parameters):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.node = InfiniteVLNode(context=self.context, parameter_overrides=overrides)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+        self.node.start()
+
+    def _spin(self):
+        with contextlib.suppress(ExternalShutdownException):
+            self.executor.spin()
+
+    def stop(self):
+        self.executor.shutdown()
+        self._thread.join()
+        self.node.close()
+        rclpy.try_shutdown(context=self.context)
+
+
+def counts(node, camera=0):
+    """The frames of a camera of a hosted node: at once, where diagnostics come once a second."""
+    return node.scheduler.counts(node.cameras[camera].memory)
+
+
 def until(condition, timeout=TIMEOUT):
     deadline = time.monotonic() + timeout
     while not condition() and time.monotonic() < deadline:
@@ -75,43 +110,57 @@ def until(condition, timeout=TIMEOUT):
 class Client:
     """A robot's other nodes: a camera, and those who ask and listen. Spins in a thread."""
 
-    def __init__(self, image_topic='image', image_type=Image, reliability='reliable'):
+    def __init__(self, image_topic='image', image_type=Image, reliability='reliable', camera=''):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node('client', context=self.context)
-        self.captions, self.statuses = [], []
+        self.camera, self.captions = camera, []
+        self.statuses, self.engine_statuses = [], []
         # Deep enough that the writer never overwrites what the node has not yet acknowledged.
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy[reliability.upper()])
         self.image_type = image_type
         self.publisher = self.node.create_publisher(image_type, image_topic, qos)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         name = 'infinitevl_node'
-        self.node.create_subscription(Caption, f'{name}/captions', self.captions.append, latched)
+        below = f'{name}/{camera}' if camera else name
+        self.node.create_subscription(Caption, f'{below}/captions', self.captions.append, latched)
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self._query = self.node.create_client(Query, f'{name}/query')
         self._ask = ActionClient(self.node, Ask, f'{name}/ask')
-        self._reset = self.node.create_client(Trigger, f'{name}/reset')
+        self._watch = ActionClient(self.node, Watch, f'{name}/watch')
+        self._clients = {}
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self._thread = threading.Thread(target=self.executor.spin)
+        self._thread = threading.Thread(target=self.executor.spin, daemon=True)
         self._thread.start()
         self._stamp = 100 * SECOND
 
     def _on_diagnostics(self, message):
         for status in message.status:
-            if status.name == 'infinitevl_node: stream':
+            if status.name == f'infinitevl_node: {self.camera or "stream"}':
                 self.statuses.append(status)
+            elif status.name == 'infinitevl_node: engine':
+                self.engine_statuses.append(status)
+
+    def wait_state(self, state):
+        assert until(lambda: self.engine_statuses and self.engine_values['state'] == state)
 
     def wait_ready(self):
         assert self._query.wait_for_service(TIMEOUT)
-        assert until(lambda: self.statuses)
+        self.wait_state('active')
         # Both sides must know of each other, or the first images are lost.
         assert until(lambda: self.publisher.get_subscription_count())
         assert until(lambda: '(0 publishers)' not in self.statuses[-1].message)
 
     @property
     def values(self):
-        return {item.key: item.value for item in self.statuses[-1].values}
+        """Of the newest diagnostics of the camera and of the engine."""
+        items = [*self.statuses[-1].values, *self.engine_statuses[-1].values]
+        return {item.key: item.value for item in items}
+
+    @property
+    def engine_values(self):
+        return {item.key: item.value for item in self.engine_statuses[-1].values}
 
     def wait_value(self, key, test):
         """Wait until a diagnostic value passes; returns it."""
@@ -148,24 +197,51 @@ class Client:
             time.sleep(1 / rate)
         return message.header.stamp
 
-    def ask_async(self, question):
-        return self._query.call_async(Query.Request(question=question))
+    def ask_async(self, question, camera=None):
+        camera = self.camera if camera is None else camera
+        return self._query.call_async(Query.Request(question=question, camera=camera))
 
-    def ask(self, question):
-        return self.wait(self.ask_async(question))
+    def ask(self, question, camera=None):
+        return self.wait(self.ask_async(question, camera))
 
     def start_goal(self, question, **fields):
         """Send a goal to ~/ask; returns its handle and the list that feedback is added to."""
+        handle, feedback = self._send(self._ask, Ask.Goal(question=question, **fields))
+        return handle, _Texts(feedback)
+
+    def start_watch(self, condition, **fields):
+        """Send a goal to ~/watch; returns its handle and the list that feedback is added to."""
+        return self._send(self._watch, Watch.Goal(condition=condition, **fields))
+
+    def _send(self, client, goal):
         feedback = []
-        assert self._ask.wait_for_server(TIMEOUT)
-        goal = Ask.Goal(question=question, seed=-1)
-        for name, value in fields.items():
-            setattr(goal, name, value)
+        assert client.wait_for_server(TIMEOUT)
         handle = self.wait(
-            self._ask.send_goal_async(goal, lambda message: feedback.append(message.feedback.text))
+            client.send_goal_async(goal, lambda message: feedback.append(message.feedback))
         )
         assert handle.accepted
         return handle, feedback
+
+    def call(self, service, kind, **fields):
+        """The reply of a service below the node's name."""
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, f'infinitevl_node/{service}')
+        client = self._clients[service]
+        assert client.wait_for_service(TIMEOUT)
+        return self.wait(client.call_async(kind.Request(**fields)))
+
+    def change_state(self, label):
+        transition = Transition(label=label)
+        return self.call('change_state', ChangeState, transition=transition).success
+
+    def get_state(self):
+        return self.call('get_state', GetState).current_state.label
+
+    def save(self, name, camera=''):
+        return self.call('save_memory', SaveMemory, name=name, camera=camera)
+
+    def load(self, name, camera=''):
+        return self.call('load_memory', LoadMemory, name=name, camera=camera)
 
     def wait_feedback(self):
         """The node finds this client's feedback subscription a little after its goals."""
@@ -177,7 +253,7 @@ class Client:
         assert feedback
 
     def reset(self):
-        return self.wait(self._reset.call_async(Trigger.Request()))
+        return self.call('reset', Trigger)
 
     @staticmethod
     def wait(future):
@@ -185,11 +261,42 @@ class Client:
         return future.result()
 
     def close(self):
+        """End it; a second time does nothing."""
+        if not self.context.ok():
+            return
         self.executor.shutdown()
         self._thread.join()
         self._ask.destroy()
+        self._watch.destroy()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+
+class _Texts:
+    """The texts of feedback, which goes on coming."""
+
+    def __init__(self, feedback):
+        self._feedback = feedback
+
+    def __iter__(self):
+        return (message.text for message in list(self._feedback))
+
+    def __len__(self):
+        return len(self._feedback)
+
+
+@pytest.fixture
+def host(checkpoint):
+    """Nodes in this process, stopped when the test ends."""
+    hosted = []
+
+    def host(**parameters):
+        hosted.append(HostedNode(**{'model': str(checkpoint), **parameters}))
+        return hosted[-1].node
+
+    yield host
+    for node in hosted:
+        node.stop()
 
 
 @pytest.fixture
@@ -203,6 +310,7 @@ def start(checkpoint):
 
     yield start
     codes = [node.stop() for node in nodes]
+    print(*(node.log for node in nodes), sep='\n')  # pytest shows it with a failure
     assert codes == [0] * len(nodes), [node.log for node in nodes]
 
 
@@ -211,9 +319,10 @@ def connect():
     """Make clients, connected when returned."""
     clients = []
 
-    def connect(**options):
+    def connect(ready=True, **options):
         clients.append(Client(**options))
-        clients[-1].wait_ready()
+        if ready:
+            clients[-1].wait_ready()
         return clients[-1]
 
     yield connect

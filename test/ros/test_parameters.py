@@ -9,8 +9,7 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 from rclpy.parameter import Parameter
 
-from infinitevl_ros.ros import parameters
-from infinitevl_ros.ros.parameters import PARAMETERS
+from infinitevl_ros.ros.parameters import PARAMETERS, Values, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,30 +18,49 @@ ROOT = Path(__file__).parents[2]
 def node():
     rclpy.init()
     node = rclpy.create_node('test_parameters')
-    parameters.declare(node)
+    node.value = Values(node)
     yield node
     node.destroy_node()
     rclpy.shutdown()
 
 
+def shipped(name):
+    file = Path(get_package_share_directory('infinitevl_ros')) / 'config' / name
+    return yaml.safe_load(file.read_text())['/**']['ros__parameters']
+
+
 def test_shipped_configuration_is_the_table():
-    file = Path(get_package_share_directory('infinitevl_ros')) / 'config' / 'infinitevl.yaml'
-    shipped = yaml.safe_load(file.read_text())['/**']['ros__parameters']
-    assert shipped == {parameter.name: parameter.default for parameter in PARAMETERS}
+    table = {parameter.name: parameter.default for parameter in PARAMETERS}
+    assert shipped('infinitevl.yaml') == table
 
 
-def test_readme_has_a_row_for_each_parameter():
-    rows = re.findall(
-        r'^\| `(\w+)` \| `([^`]*)` \| (.+?) \|$', (ROOT / 'README.md').read_text(), re.M
-    )
-    found = {name: (default, text) for name, default, text in rows}
-    assert found == {p.name: (str(p.default), p.description) for p in PARAMETERS}
+@pytest.mark.parametrize('name', ['gpu.yaml', 'jetson.yaml', 'cpu.yaml'])
+def test_other_configurations_change_what_there_is(name):
+    values = shipped(name)
+    defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
+    assert values
+    for key, value in values.items():
+        assert type(value) is type(defaults[key])
+        assert value != defaults[key]
+    rclpy.init()
+    overrides = [Parameter(key, value=value) for key, value in values.items()]
+    node = rclpy.create_node('test_configuration', parameter_overrides=overrides)
+    try:
+        found = Values(node)
+        assert {key: found(key) for key in values} == values
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+def test_readme_has_the_table():
+    assert table() in (ROOT / 'README.md').read_text()
 
 
 def test_every_parameter_is_read():
     """A parameter that nothing reads would be a promise the node does not keep."""
     source = ''.join(f.read_text() for f in (ROOT / 'infinitevl_ros' / 'ros').glob('*.py'))
-    read = set(re.findall(r"_value\('(\w+)'\)", source))
+    read = set(re.findall(r"value\('(\w+)'", source))
     assert read == {parameter.name for parameter in PARAMETERS}
 
 
@@ -52,7 +70,7 @@ def test_everything_is_described(node):
         assert descriptor.description == parameter.description
         assert descriptor.read_only == parameter.read_only
         assert len(descriptor.description) > 20
-        numeric = isinstance(parameter.default, int | float)
+        numeric = type(parameter.default) in (int, float)
         assert bool(descriptor.integer_range or descriptor.floating_point_range) == numeric
 
 
@@ -80,7 +98,7 @@ def test_wrong_changes_are_refused_with_a_reason(node, name, value, reason):
 )
 def test_changes_that_are_allowed(node, name, value):
     assert node.set_parameters([Parameter(name, value=value)])[0].successful
-    assert node.get_parameter(name).value == value
+    assert node.get_parameter(name).value == node.value(name) == value
 
 
 @pytest.mark.parametrize(
@@ -97,7 +115,7 @@ def test_wrong_values_at_the_start(name, value, said):
     node = rclpy.create_node('test_overrides', parameter_overrides=[Parameter(name, value=value)])
     try:
         with pytest.raises(ValueError, match=said):
-            parameters.declare(node)
+            Values(node)
     finally:
         node.destroy_node()
         rclpy.shutdown()

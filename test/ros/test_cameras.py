@@ -1,0 +1,262 @@
+"""Several cameras, their topics and settings, and what their stamps decide."""
+
+import itertools
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import SECOND, Client, HostedNode, counts, until
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
+
+from infinitevl_ros.engine import Snapshot
+from infinitevl_ros.ros.overlay import draw
+from infinitevl_ros.ros.stamps import Schedule
+
+TWO = {'cameras': ['front', 'rear'], 'max_tokens': 8}
+
+
+def picture(value):
+    return np.full((60, 80, 3), value, np.uint8)
+
+
+def test_each_camera_has_a_memory_and_captions_of_its_own(host, connect):
+    host(**TWO, caption_period=1.0)
+    front = connect(camera='front', image_topic='front/image')
+    rear = connect(camera='rear', image_topic='rear/image')
+    for _ in range(12):
+        front.publish(front.image(picture(30)))
+        time.sleep(0.03)
+    rear.publish(rear.image(picture(220)))
+    front.wait_value('frames_taken', lambda taken: taken == 12)
+    rear.wait_value('frames_taken', lambda taken: taken == 1)
+    assert until(lambda: front.captions)
+    assert front.captions[0].camera == 'front'
+    assert not rear.captions
+    assert front.ask('What?').frames_seen == 12
+    assert rear.ask('What?').frames_seen == 1
+    assert rear.ask('What?').answer != front.ask('What?').answer
+    reply = front.ask('What?', camera='top')
+    assert reply.message == 'camera is "top", expected one of front, rear'
+    assert front.ask('What?', camera='').message == 'camera is "", expected one of front, rear'
+
+    assert rear.call('rear/reset', Trigger).message == 'forgot 1 frames'
+    assert front.ask('What?').frames_seen == 12
+    assert front.reset().message == 'forgot 12 frames'
+
+
+def test_cameras_have_settings_of_their_own(host, connect):
+    parameters = {'rear.transport': 'compressed', 'rear.topic': 'back', 'rate_limit': 5.0}
+    node = host(**TWO, **parameters, **{'front.rate_limit': 0.0})
+    assert [camera.topic for camera in node.cameras] == ['/front/image', '/back/compressed']
+    assert node.value('rate_limit', 'rear') == 5.0
+    assert node.value('rate_limit', 'front') == 0.0
+    rear = connect(camera='rear', image_topic='back/compressed', image_type=CompressedImage)
+    data = cv2.imencode('.png', picture(9))[1].tobytes()
+    rear.publish(rear.stamped(CompressedImage(format='png', data=data)))
+    rear.wait_value('frames_taken', lambda taken: taken == 1)
+
+
+@pytest.mark.parametrize(
+    ('cameras', 'said'),
+    [
+        (['front', 'front'], 'none twice'),
+        (['front', ''], 'has ""'),
+        (['1st'], 'has "1st"'),
+        (['front/left'], 'has "front/left"'),
+        (['topic'], 'has "topic"'),
+    ],
+)
+def test_names_that_cannot_be_topics_are_refused(host, cameras, said):
+    with pytest.raises(ValueError, match=said):
+        host(cameras=cameras)
+
+
+def test_the_rate_limit_goes_by_stamps(host, connect):
+    """30 frames of a 30 Hz camera at 10 Hz are 10, however fast they come."""
+    host(rate_limit=10.0, caption_period=0.0)
+    client = connect()
+    for i in range(30):
+        client.publish(client.image(stamp=100 * SECOND + i * SECOND // 30 + 1000))
+        time.sleep(0.02)
+    client.wait_value('frames_received', lambda received: received == 30)
+    client.wait_value('frames_taken', lambda taken: taken == 10)
+    assert client.values['frames_skipped'] == '20'
+    remote = AsyncParameterClient(client.node, 'infinitevl_node')
+    assert remote.wait_for_services(10)
+    change = [Parameter('rate_limit', value=0.0)]
+    assert client.wait(remote.set_parameters(change)).results[0].successful
+    client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 13)
+
+
+def test_qos_overrides_come_before_auto(host, connect):
+    node = host(**{'qos_overrides./image.subscription.reliability': 'reliable'})
+    client = connect(ready=False, reliability='best_effort')
+    said = 'qos_overrides./image.subscription.reliability'
+    assert until(lambda: client.statuses and said in client.statuses[-1].message)
+    assert node.cameras[0].subscription.reliability == 'reliable'
+
+
+def test_a_publisher_of_another_type_is_named(host, connect):
+    host()
+    client = connect(ready=False, image_topic='image', image_type=CompressedImage)
+    said = 'publishes sensor_msgs/msg/CompressedImage, subscribed is sensor_msgs/msg/Image'
+    assert until(lambda: client.statuses and said in client.statuses[-1].message)
+    assert 'transport' in client.statuses[-1].message
+
+
+def test_the_overlay_shows_the_caption_while_someone_looks(host, connect):
+    node = host(caption_period=0.2)
+    client = connect()
+    client.stream(4)
+    assert until(lambda: client.captions)
+    assert node.cameras[0].overlay._thread is None
+    shown = []
+    client.node.create_subscription(Image, 'infinitevl_node/overlay', shown.append, 10)
+    assert until(lambda: node.cameras[0].overlay._publisher.get_subscription_count())
+    message = client.image(picture(200), encoding='bgr8')
+    assert until(lambda: client.publish(message) or shown, timeout=10)
+    overlay = shown[-1]
+    assert overlay.header == message.header
+    assert (overlay.height, overlay.width, overlay.encoding) == (60, 80, 'rgb8')
+    pixels = np.frombuffer(overlay.data, np.uint8).reshape(60, 80, 3)
+    assert (pixels[0] == 200).all()
+    assert pixels[-20:].min() < 100
+
+
+@pytest.mark.parametrize('text', ['', 'a red ball', 'word ' * 100, 'x' * 300, 'äöü 猫\n\t'])
+@pytest.mark.parametrize('shape', [(480, 640, 3), (20, 300, 3), (8, 8, 3)])
+def test_any_text_on_any_picture(text, shape):
+    pixels = np.full(shape, 128, np.uint8)
+    found = draw(pixels, text)
+    assert found.shape == shape
+    assert (pixels == 128).all(), 'what came in is left alone'
+    assert ((found != 128).any()) == bool(text)
+
+
+def test_a_change_of_resolution_is_taken(host, connect):
+    node = host(caption_period=0.0)
+    client = connect()
+    sizes = ((480, 640), (60, 80), (720, 1280), (33, 47))
+    for number, (height, width) in enumerate(sizes, start=1):
+        client.publish(client.image(np.zeros((height, width, 3), np.uint8)))
+        assert until(lambda n=number: counts(node).taken == n)
+
+
+@pytest.mark.parametrize(('mode', 'frames'), [('continue', 6), ('reset', 3)])
+def test_a_bag_that_begins_again(host, connect, mode, frames):
+    node = host(time_jump=mode, caption_period=0.0)
+    client = connect()
+    for number, second in enumerate((50, 51, 52, 50, 51, 52), start=1):
+        client.publish(client.image(stamp=second * SECOND))
+        assert until(lambda n=number: counts(node).taken == n)
+    assert node.cameras[0].memory.frames == frames
+    reply = client.ask('What?')
+    assert reply.first_stamp.sec == 50
+    assert reply.last_stamp.sec == 52
+
+
+def test_frames_that_overtake_one_another_are_no_jump(host, connect):
+    node = host(time_jump='reset', caption_period=0.0)
+    client = connect()
+    for number, stamp in enumerate((1000, 1040, 1033, 1070), start=1):
+        client.publish(client.image(stamp=stamp * SECOND // 1000))
+        assert until(lambda n=number: counts(node).taken == n)
+    assert node.cameras[0].memory.frames == 4
+
+
+def played(checkpoint, folder, rate):
+    """The captions and the saved memory of a stream of 25 frames at 10 Hz, sent at `rate`."""
+    parameters = {'caption_period': 0.5, 'max_tokens': 4, 'memory_dir': str(folder)}
+    hosted, client = HostedNode(model=str(checkpoint), **parameters), Client()
+    try:
+        client.wait_ready()
+        random = np.random.default_rng(5)
+        for number in range(1, 26):
+            began = time.monotonic()
+            pixels = random.integers(0, 256, (60, 80, 3), np.uint8)
+            client.publish(client.image(pixels, stamp=10 * SECOND + number * SECOND // 10))
+            assert until(lambda n=number: counts(hosted.node).taken == n)
+            time.sleep(max(0, began + 1 / rate - time.monotonic()))
+        assert until(lambda: len(client.captions) == 4)
+        assert client.save('end').success
+    finally:
+        hosted.stop()
+        client.close()
+    captions = [(c.text, c.first_stamp, c.last_stamp) for c in client.captions]
+    return captions, Snapshot.read(folder / 'end.safetensors')
+
+
+def test_a_bag_played_faster_gives_the_same_captions_and_the_same_memory(checkpoint, tmp_path):
+    """At the time of the stamps, and as fast as frames are taken."""
+    captions, slow = played(checkpoint, tmp_path / 'slow', 10.0)
+    again, fast = played(checkpoint, tmp_path / 'fast', 40.0)
+    assert captions == again
+    assert [stamp.nanosec for _, _, stamp in captions] == [600_000_000, 100_000_000] * 2
+    assert slow.metadata == fast.metadata
+    assert all(torch.equal(tensor, fast.tensors[name]) for name, tensor in slow.tensors.items())
+
+
+def test_under_simulated_time_captions_go_by_stamps_and_diagnostics_by_the_wall(host, connect):
+    """/clock stands still, as when a bag is paused: nothing hangs."""
+    node = host(use_sim_time=True, caption_period=0.5, max_tokens=4)
+    client = connect()
+    for i in range(12):
+        client.publish(client.image(stamp=10 * SECOND + i * SECOND // 10))
+        time.sleep(0.03)
+    assert until(lambda: len(client.captions) == 2)
+    assert [c.last_stamp.nanosec for c in client.captions] == [500_000_000, 0]
+    assert node.get_clock().now().nanoseconds == 0
+    before = len(client.statuses)
+    assert until(lambda: len(client.statuses) > before + 1)
+    assert client.ask('What?').success
+
+
+def test_captions_only_of_changes(host, connect):
+    """The same answer to the same picture is told once."""
+    node = host(caption_period=0.2, caption_changes_only=True, max_tokens=1, caption_prompt='a')
+    client = connect()
+    for number in range(1, 13):
+        client.publish(client.image(picture(0), stamp=number * SECOND // 10))
+        assert until(lambda n=number: counts(node).taken == n)
+    time.sleep(0.5)
+    texts = [caption.text for caption in client.captions]
+    assert 1 <= len(texts) < 5
+    assert all(one != two for one, two in itertools.pairwise(texts))
+
+
+def test_a_late_listener_gets_the_newest_caption(host, connect):
+    host(caption_period=0.3, max_tokens=4)
+    client = connect()
+    client.stream(8)
+    assert until(lambda: len(client.captions) == 2)
+    late = connect()
+    assert until(lambda: late.captions)
+    assert late.captions[0] == client.captions[-1]
+
+
+def test_what_is_due_goes_by_stamps_alone():
+    schedule = Schedule()
+    stamps = [0, 4, 9, 10, 11, 19, 35, 36, 40]
+    assert [s for s in stamps if schedule.due(s * SECOND, 10 * SECOND)] == [10, 35, 40]
+    assert not schedule.due(5 * SECOND, 10 * SECOND)
+    assert schedule.due(15 * SECOND, 10 * SECOND), 'counted from where it jumped to'
+    assert not schedule.due(16 * SECOND, 3 * SECOND)
+    assert schedule.due(19 * SECOND, 3 * SECOND)
+    assert not schedule.due(500 * SECOND, 0), 'a period of 0 is never'
+    at_once = Schedule(at_once=True)
+    assert [s for s in stamps if at_once.due(s * SECOND, 10 * SECOND)] == [0, 10, 35, 40]
+
+
+def test_depth_and_history_can_be_overridden(host):
+    node = host(**{'qos_overrides./image.subscription.depth': 7})
+    assert until(lambda: node.state == 'active')
+    assert node.cameras[0].subscription._qos == QoSProfile(
+        depth=7, reliability=node.cameras[0].subscription._qos.reliability
+    )
