@@ -1,6 +1,4 @@
-"""The launch file for real: the node comes up as told, answers its camera and ends cleanly."""
-
-import time
+"""The launch files for real: the node comes up as told, answers its cameras and ends cleanly."""
 
 import pytest
 
@@ -8,58 +6,91 @@ launch_pytest = pytest.importorskip(
     'launch_pytest', reason='launch is part of a ROS distribution, not of the wheels'
 )
 
-import rclpy
+import yaml
 from launch import LaunchDescription
 from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.launch_description_sources import AnyLaunchDescriptionSource
 from launch.substitutions import PathJoinSubstitution
 from launch_pytest.actions import ReadyToTest
 from launch_ros.substitutions import FindPackageShare
-from sensor_msgs.msg import Image
 
-from infinitevl_ros.srv import Query
+WORDS = 5
 
 
-@launch_pytest.fixture
-def description(checkpoint):
-    launch_file = PathJoinSubstitution(
-        [FindPackageShare('infinitevl_ros'), 'launch', 'infinitevl.launch.py']
-    )
-    arguments = {
-        'model': str(checkpoint),
-        'image': '/head/image_raw',
-        'namespace': 'robot',
-        'device': 'cpu',
+@pytest.fixture
+def params_file(tmp_path):
+    """Parameters that the arguments change, but for max_tokens."""
+    path = tmp_path / 'params.yaml'
+    parameters = {
+        'topic': '/elsewhere',
+        'transport': 'compressed',
+        'autostart': False,
+        'caption_period': 0.0,
+        'max_tokens': WORDS,
     }
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
+    return path
+
+
+def launched(file, **arguments):
+    location = PathJoinSubstitution([FindPackageShare('infinitevl_ros'), 'launch', file])
+    arguments = {name: str(value) for name, value in arguments.items()}
     return LaunchDescription(
         [
             IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(launch_file),
-                launch_arguments=arguments.items(),
+                AnyLaunchDescriptionSource(location), launch_arguments=arguments.items()
             ),
             ReadyToTest(),
         ]
     )
 
 
-@pytest.mark.launch(fixture=description)
-def test_the_launched_node_sees_its_camera_and_answers():
-    rclpy.init()
-    node = rclpy.create_node('launch_test')
-    try:
-        publisher = node.create_publisher(Image, '/head/image_raw', 10)
-        client = node.create_client(Query, '/robot/infinitevl_node/query')
-        assert client.wait_for_service(60.0)
-        message = Image(height=28, width=28, encoding='mono8', step=28, data=bytes(784))
-        deadline = time.monotonic() + 30
-        reply = None
-        while not (reply and reply.success) and time.monotonic() < deadline:
-            publisher.publish(message)
-            future = client.call_async(Query.Request(question='What do you see?'))
-            rclpy.spin_until_future_complete(node, future, timeout_sec=10)
-            reply = future.result()
-        assert reply.success, reply.message
-        assert reply.frames_seen > 0
-    finally:
-        node.destroy_node()
-        rclpy.shutdown()
+@launch_pytest.fixture(params=['infinitevl.launch.py', 'infinitevl.launch.xml'])
+def one_camera(request, checkpoint, params_file):
+    return launched(
+        request.param,
+        model=checkpoint,
+        image='/head/image_raw',
+        device='cpu',
+        transport='raw',
+        params_file=params_file,
+        namespace='robot',
+        autostart='true',
+    )
+
+
+@pytest.mark.launch(fixture=one_camera)
+def test_arguments_come_before_the_params_file_which_gives_the_rest(robot):
+    response = robot.first_answer('/robot/infinitevl_node', topic='/head/image_raw')
+    assert response.frames_seen > 0
+    assert response.tokens == WORDS
+
+
+@launch_pytest.fixture
+def two_cameras(checkpoint, params_file):
+    return launched(
+        'multi_camera.launch.py',
+        cameras='front:/front/image_raw:raw,rear:/rear/image_raw',
+        model=checkpoint,
+        params_file=params_file,
+        autostart='true',
+    )
+
+
+@pytest.mark.launch(fixture=two_cameras)
+def test_cameras_have_a_topic_a_transport_and_a_memory_each(robot):
+    robot.first_answer('/infinitevl_node', 'front', '/front/image_raw')
+    unseen = robot.ask('/infinitevl_node', 'rear')
+    assert not unseen.success
+    assert '/rear/image_raw/compressed' in unseen.message
+    robot.first_answer('/infinitevl_node', 'rear', '/rear/image_raw/compressed')
+
+
+@launch_pytest.fixture
+def demo():
+    return launched('demo.launch.py', device='cpu', namespace='demo')
+
+
+@pytest.mark.launch(fixture=demo)
+def test_the_demo_shows_its_node_something(robot):
+    assert robot.first_answer('/demo/infinitevl_node').frames_seen > 0
