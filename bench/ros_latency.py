@@ -93,10 +93,12 @@ class Recorder:
         self.decoding: list[float] = []
         self.usage: list[tuple[float, float]] = []
 
-    def offer(self, _memory: object, source: Callable[[], np.ndarray], stamp: int) -> None:
+    def offer(self, _memory: object, source: Callable[..., np.ndarray], stamp: int) -> None:
+        from infinitevl_ros.media.images import fresh
+
         self.ages.append(time.time_ns() - stamp)
         began = time.perf_counter()
-        source()
+        source(fresh)
         self.decoding.append(time.perf_counter() - began)
         used = resource.getrusage(resource.RUSAGE_SELF)
         self.usage.append((time.monotonic(), used.ru_utime + used.ru_stime))

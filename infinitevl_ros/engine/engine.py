@@ -154,6 +154,16 @@ class StreamingEngine:
         """
         self.ingest_together([Frame(memory, np.asarray(frame), operator.index(stamp))])
 
+    def room_for_frame(
+        self, memory: VisualMemory, shape: tuple[int, int, int], place: int = 0, of: int = 1
+    ) -> np.ndarray:
+        """Room for a frame [height, width, 3] that `ingest` takes next, uint8.
+
+        On a GPU this is where it is copied from: a frame that is made there is not copied on the
+        host. `place` is its number among the `of` frames that are ingested together.
+        """
+        return self._runner.room(place, of, len(memory.waiting), shape)
+
     def check_frame(self, memory: VisualMemory, frame: np.ndarray) -> None:
         """Raise the ValueError that `ingest` would, if the frame cannot be taken."""
         self._check_own(memory)

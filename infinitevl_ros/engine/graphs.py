@@ -101,6 +101,9 @@ class GraphRunner:
         state.reset()
         return kept
 
+    def room(self, place: int, of: int, part: int, shape: tuple[int, int, int]) -> np.ndarray:
+        return self._cameras[of - 1].room(place, part, shape)
+
     @_on_device
     def ingest(self, pictures: Sequence[Picture]) -> None:
         camera = self._cameras[len(pictures) - 1]
@@ -263,13 +266,25 @@ class _CameraInput:
         times = [picture.time for picture in pictures]
         self._turn.copy_(_pinned((rows, times)), non_blocking=True)
 
+    def room(self, i: int, j: int, shape: tuple[int, int, int]) -> np.ndarray:
+        """Where frame j of picture i is copied from; elsewhere if it is too large for that."""
+        height, width, _ = shape
+        if not _fits(height, width):
+            return np.empty(shape, np.uint8)
+        return self._host[i, j].numpy()[: 3 * height * width].reshape(shape)
+
     def _load_pixels(self, i: int, j: int, frame: np.ndarray) -> None:
         """In pieces: one is on its way to the device while the next is staged."""
         host, device = self._host[i, j], self._frames[i, j]
-        staged, flat = host.numpy(), np.ascontiguousarray(frame).reshape(-1)
-        for first in range(0, len(flat), PIECE):
-            piece = slice(first, min(first + PIECE, len(flat)))
-            np.copyto(staged[piece], flat[piece])
+        staged = self.room(i, j, frame.shape)
+        is_there = staged.ctypes.data == frame.ctypes.data
+        height, row = len(frame), 3 * frame.shape[1]
+        step = max(1, PIECE // row)
+        for first in range(0, height, step):
+            last = min(first + step, height)
+            if not is_there:
+                np.copyto(staged[first:last], frame[first:last])
+            piece = slice(first * row, last * row)
             device[piece].copy_(host[piece], non_blocking=True)
 
     def cut(self) -> None:
@@ -291,8 +306,7 @@ class _CameraInput:
 
     def _small_enough(self, frame: np.ndarray) -> np.ndarray:
         """The frame; one that is larger than what is staged is resized on the host."""
-        height, width = frame.shape[:2]
-        if max(height, width) <= pixels.LONGEST_SIDE and height * width <= pixels.MOST_PIXELS:
+        if _fits(*frame.shape[:2]):
             return frame
         frame = np.require(frame, requirements=['C', 'W'])
         return vision.resize(torch.from_numpy(frame), self._geometry.frame_size).numpy()
@@ -305,6 +319,11 @@ class _CameraInput:
             self._starts[axis][i, j].copy_(torch.from_numpy(starts))
             self._taps[axis][i, j].copy_(torch.from_numpy(weights))
         self._known[i, j] = (height, width)
+
+
+def _fits(height: int, width: int) -> bool:
+    """Whether a frame of this size is staged as it is."""
+    return max(height, width) <= pixels.LONGEST_SIDE and height * width <= pixels.MOST_PIXELS
 
 
 class _TextInput:

@@ -62,6 +62,9 @@ class Runner(Protocol):
     def prime(self, header: list[int]) -> StreamState:
         """The state before the first frame."""
 
+    def room(self, place: int, of: int, part: int, shape: tuple[int, int, int]) -> np.ndarray:
+        """Room for frame number `part` of picture `place` of the `of` that are ingested next."""
+
     def ingest(self, pictures: Sequence[Picture]) -> None:
         """Take pictures into states that are all different; done when it returns."""
 
@@ -87,6 +90,9 @@ class PlainRunner:
         for first in range(0, len(header), self.geometry.tokens):
             self._append(state, header[first : first + self.geometry.tokens], rebased=False)
         return primed(state)
+
+    def room(self, place: int, of: int, part: int, shape: tuple[int, int, int]) -> np.ndarray:
+        return np.empty(shape, np.uint8)
 
     def ingest(self, pictures: Sequence[Picture]) -> None:
         config = self.weights.config.vision

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from weakref import WeakKeyDictionary
 
@@ -22,8 +23,9 @@ ANSWER_SHARE = 0.25
 
 logger = logging.getLogger(__name__)
 
-# A frame, or a function that makes it: only frames that are taken are ever decoded.
-FrameSource = np.ndarray | Callable[[], np.ndarray]
+# A frame, or a function that makes it from room for one of a shape: only frames that are taken are
+# ever decoded, and where the device reads them.
+FrameSource = np.ndarray | Callable[[Callable[[tuple[int, int, int]], np.ndarray]], np.ndarray]
 
 
 class QueueFullError(RuntimeError):
@@ -283,9 +285,10 @@ class Scheduler:
         """Frames of different memories, together."""
         began = time.monotonic()
         frames = []
-        for memory, source, stamp in waiting:
+        for place, (memory, source, stamp) in enumerate(waiting):
+            new = partial(self._engine.room_for_frame, memory, place=place, of=len(waiting))
             try:
-                pixels = source() if callable(source) else source
+                pixels = source(new) if callable(source) else source
                 self._engine.check_frame(memory, pixels)
             except Exception as error:  # a bad frame must not end the stream
                 self._refuse(memory, error)

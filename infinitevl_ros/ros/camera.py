@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from ..engine import Scheduler, StreamingEngine, VisualMemory
 from . import stamps
 from .captions import Captions
-from .images import TRANSPORTS
 from .overlay import Overlay
-from .subscription import ImageSubscription, topic_of
+from .subscription import TRANSPORTS, ImageSubscription, topic_of
 
 if TYPE_CHECKING:
     from .node import InfiniteVLNode
@@ -85,10 +85,10 @@ class Camera:
             self.skipped += 1
             return
 
-        def pixels() -> np.ndarray:
+        def pixels(new: Callable) -> np.ndarray:
             """On the engine's thread, when the frame's turn has come."""
             self._frame_id = header.frame_id
-            return self._decode(message)
+            return self._decode(message, new)
 
         self._scheduler.offer(memory, pixels, stamp)
         self.overlay.offer(message, self.captions.text)

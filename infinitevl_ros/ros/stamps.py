@@ -1,12 +1,12 @@
-"""Stamps: nanoseconds inside, builtin_interfaces/Time outside; and what falls due by them."""
+"""Stamps: nanoseconds inside, builtin_interfaces/Time outside."""
 
 from __future__ import annotations
 
 from builtin_interfaces.msg import Time
 
-NANOSECONDS = 1_000_000_000
-# Frames may overtake one another a little; a stamp older than this [ns] is another time.
-JUMP = NANOSECONDS
+from ..engine.schedule import JUMP, NANOSECONDS, Schedule
+
+__all__ = ['JUMP', 'NANOSECONDS', 'Schedule', 'message', 'nanoseconds']
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -17,31 +17,3 @@ def message(stamp: int | None) -> Time:
     """The message of a stamp in nanoseconds; zero when there is none."""
     sec, nanosec = divmod(stamp or 0, NANOSECONDS)
     return Time(sec=sec, nanosec=nanosec)
-
-
-class Schedule:
-    """What falls due once in each period of stream time, counted from the first stamp it is shown.
-
-    The stamps alone decide: a bag that is played faster, or again, gives the same times.
-    """
-
-    def __init__(self, at_once: bool = False):
-        """`at_once`: due at the first stamp already."""
-        self._at_once = at_once
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin anew with the next stamp."""
-        self._origin: int | None = None
-        self._newest = self._period = self._slot = 0
-
-    def due(self, stamp: int, period: int) -> bool:
-        """Whether it is due at `stamp` [ns]; a jump back or another period [ns] begins anew."""
-        began = self._origin is None
-        if began or period != self._period or stamp < self._newest - JUMP:
-            self._origin, self._newest, self._period, self._slot = stamp, stamp, period, 0
-            return began and self._at_once
-        self._newest = max(self._newest, stamp)
-        slot = (stamp - self._origin) // period if period else 0
-        due, self._slot = slot > self._slot, max(slot, self._slot)
-        return due

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
 
-from .images import TRANSPORTS
+from ..media.images import from_compressed, from_image
+
+# What is subscribed to, and how it becomes RGB.
+TRANSPORTS: dict[str, tuple[type, Callable[..., np.ndarray]]] = {
+    'raw': (Image, from_image),
+    'compressed': (CompressedImage, from_compressed),
+}
 
 RELIABILITY = {
     'auto': ReliabilityPolicy.BEST_AVAILABLE,

@@ -111,12 +111,12 @@ def test_answers_go_on_while_frames_come_faster_than_they_can_be_taken(stream):
 def test_the_newest_frame_is_kept_and_dropped_ones_are_never_made(stream):
     entered, leave = threading.Event(), threading.Event()
 
-    def slow():
+    def slow(_):
         entered.set()
         leave.wait(10)
         return FRAME
 
-    def never():
+    def never(_):
         raise AssertionError('a dropped frame was decoded')
 
     stream.frame(slow)
@@ -131,7 +131,7 @@ def test_the_newest_frame_is_kept_and_dropped_ones_are_never_made(stream):
 
 
 def test_a_bad_frame_is_reported_and_the_stream_goes_on(stream):
-    def broken():
+    def broken(_):
         raise ValueError('no picture in it')
 
     stream.frame(broken)

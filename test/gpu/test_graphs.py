@@ -307,6 +307,56 @@ def test_two_frames_in_one_grid(network):
     assert error(hidden(pairs, one).cpu(), hidden(plain, other)) < BOUNDS[pairs.weights.dtype]
 
 
+@pytest.mark.parametrize('grids', [1, 2])
+def test_a_frame_that_is_made_where_it_is_copied_from(network, grids):
+    """Of changing sizes, of one camera and of two, and beside rows with padding: the same bits."""
+    e = engine(network, cameras=4, frames_per_grid=grids)
+    plain, made = [e.new_memory(), e.new_memory()], [e.new_memory(), e.new_memory()]
+    for i in range(4 * grids):
+        pixels = [frame(i + 50 * c, 120 + 40 * (i // 2), 160) for c in range(2)]
+        stamp = i * SECOND // 10
+        e.ingest_together([Frame(m, p, stamp) for m, p in zip(plain, pixels, strict=True)])
+        frames = []
+        for place, (memory, picture) in enumerate(zip(made, pixels, strict=True)):
+            room = e.room_for_frame(memory, picture.shape, place, 2)
+            room[:] = picture
+            frames.append(Frame(memory, room, stamp))
+        e.ingest_together(frames)
+        assert all(map(identical, made, plain))
+    padded = np.zeros((120, 200, 3), np.uint8)
+    padded[:, :160] = frame(9, 120, 160)
+    for _ in range(grids):
+        e.ingest(made[0], padded[:, :160], 10 * SECOND)
+        e.ingest(plain[0], np.ascontiguousarray(padded[:, :160]), 10 * SECOND)
+    assert identical(made[0], plain[0])
+
+
+def test_answers_in_json(checkpoint):
+    """Greedy and drawn; a free answer beside them is what it is alone."""
+    e = StreamingEngine.from_checkpoint(checkpoint, 'cuda', options=Options(branches=2))
+    memory = e.new_memory()
+    feed(e, memory, range(3))
+    number = {'type': 'integer', 'minimum': 0, 'maximum': 99}
+    schema = json.dumps(
+        {
+            'type': 'object',
+            'properties': {'n': number},
+            'required': ['n'],
+            'additionalProperties': False,
+        }
+    )
+    alone = ''.join(e.ask(memory, QUESTION, Sampling(max_tokens=30)))
+    for temperature in (0.0, 1.0):
+        free = e.ask(memory, QUESTION, Sampling(max_tokens=30))
+        answer = e.ask(memory, QUESTION, Sampling(60, temperature, seed=1, json_schema=schema))
+        while not (free.finish and answer.finish):
+            free.step()
+            answer.step()
+        assert answer.finish == 'end'
+        assert json.loads(answer.text)['n'] in range(100)
+        assert free.text == alone
+
+
 def test_more_memories_than_cameras_are_refused(captured):
     kept = [captured.new_memory() for _ in range(4)]
     with pytest.raises(RuntimeError, match='all 4 memories'):

@@ -15,8 +15,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from infinitevl_ros.engine import Snapshot
+from infinitevl_ros.engine.schedule import Schedule
 from infinitevl_ros.ros.overlay import draw
-from infinitevl_ros.ros.stamps import Schedule
 
 TWO = {'cameras': ['front', 'rear'], 'max_tokens': 8}
 

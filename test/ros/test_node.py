@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import CompressedImage
 
-from infinitevl_ros.ros.images import ENCODINGS
+from infinitevl_ros.media.images import ENCODINGS
 
 
 def nanoseconds(stamp):

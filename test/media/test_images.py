@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage
 
-from infinitevl_ros.ros.images import ImageError, from_compressed
+from infinitevl_ros.media.images import ImageError, from_compressed
 
 
 def picture(shape, dtype=np.uint8):

@@ -1,5 +1,7 @@
 """Image messages to RGB arrays: every row where its step says, every lie about sizes refused.
 
+No ROS here: a message is anything with the fields of sensor_msgs/Image or CompressedImage.
+
 cv_bridge is not used, even where it is installed: the results are the same bits for every encoding
 that it knows, but it misreads rows whose padding is no multiple of a pixel, fails on big-endian
 data under numpy 2, and has no nv12 or nv21.
@@ -9,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,18 @@ class ImageError(ValueError):
     """A message that holds no usable picture; the text says what was found and expected."""
 
 
-def from_image(message: Image) -> np.ndarray:
+# Makes room for a picture of a shape.
+New = Callable[[tuple[int, int, int]], np.ndarray]
+
+
+def fresh(shape: tuple[int, int, int]) -> np.ndarray:
+    return np.empty(shape, np.uint8)
+
+
+def from_image(message: Any, new: New = fresh) -> np.ndarray:
     """RGB uint8 [height, width, 3] of a raw image; of rgb8 a view of the message's data.
+
+    Others are written to what `new` makes.
 
     YUV is BT.601 in its limited range; 16 bits are scaled to 8 and rounded, as cv_bridge does.
     Raises ImageError.
@@ -104,19 +116,23 @@ def from_image(message: Image) -> np.ndarray:
     if lines == 2:
         shape = height // 2, width // 2, 2
         chroma = np.ndarray(shape, np.uint8, data, height * step, (step, 2, 1))
-        return cv2.cvtColorTwoPlane(pixels, chroma, layout.conversion)
+        return cv2.cvtColorTwoPlane(pixels, chroma, layout.conversion, dst=new((height, width, 3)))
     # OpenCV takes this machine's byte order, and 16 bits at even addresses: else a copy.
     pixels = np.require(pixels, layout.dtype, 'A')
+    if pixels.dtype == np.uint8:
+        if layout.conversion is None:
+            return pixels
+        return cv2.cvtColor(pixels, layout.conversion, dst=new((height, width, 3)))
     if layout.conversion is not None:
         pixels = cv2.cvtColor(pixels, layout.conversion)
-    return _to_8_bits(pixels)
+    return _to_8_bits(pixels, new((height, width, 3)))
 
 
-def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=255 / 65535)
+def _to_8_bits(pixels: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
+    return cv2.convertScaleAbs(pixels, dst=room, alpha=255 / 65535)
 
 
-def from_compressed(message: CompressedImage) -> np.ndarray:
+def from_compressed(message: Any, new: New = fresh) -> np.ndarray:
     """RGB uint8 [height, width, 3] of a JPEG or PNG image, without its alpha.
 
     An EXIF rotation is ignored, and `format` is only named in errors: the data says what it is.
@@ -135,10 +151,6 @@ def from_compressed(message: CompressedImage) -> np.ndarray:
         raise ImageError(
             f'{data.size} bytes of format "{message.format}" are not a readable JPEG or PNG image'
         )
-    return cv2.cvtColor(_to_8_bits(pixels), cv2.COLOR_BGR2RGB)
-
-
-TRANSPORTS: dict[str, tuple[type, Callable[..., np.ndarray]]] = {
-    'raw': (Image, from_image),
-    'compressed': (CompressedImage, from_compressed),
-}
+    if pixels.dtype != np.uint8:
+        pixels = _to_8_bits(pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=new((*pixels.shape[:2], 3)))

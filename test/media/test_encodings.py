@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensor_msgs.msg import Image
 
-from infinitevl_ros.ros.images import ENCODINGS, ImageError, from_image
+from infinitevl_ros.media.images import ENCODINGS, ImageError, from_image
 
 PACKED = {'rgb': [0, 1, 2], 'bgr': [2, 1, 0], 'rgba': [0, 1, 2, 3], 'bgra': [2, 1, 0, 3]}
 SIZES = st.integers(1, 9)
