@@ -8,6 +8,10 @@ import sys
 
 # Command: its module, with add_arguments(parser) and run(arguments) -> exit code, and its help.
 COMMANDS = {
+    'ask': ('ask', 'ask about a video, a bag or images'),
+    'caption': ('caption', 'say what a video or a bag shows, as text, subtitles or JSON lines'),
+    'check': ('check', 'hold answers about a bag or a video to what is expected'),
+    'to-bag': ('to_bag', 'write a video as a bag for ros2 bag play'),
     'demo': ('demo', 'a camera stream captioned and asked about, over real DDS'),
     'bench': ('bench', 'how fast this machine takes frames and answers, against its limits'),
     'verify': ('verify', 'compare the network with golden vectors'),
@@ -21,25 +25,36 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2: the input is at fault, said in one line)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog='infinitevl', description=__doc__)
-    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    module = None
-    for name, (file, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.')
-        if arguments[:1] == [name]:
-            # Only what is used is loaded: torch alone takes seconds.
-            module = importlib.import_module(f'.{file}', __package__)
-            module.add_arguments(command)
-    parsed = parser.parse_args(arguments)
+    name = arguments[0] if arguments else ''
+    if name not in COMMANDS:
+        return _overview(arguments)
+    file, text = COMMANDS[name]
+    # Only what is used is loaded: torch alone takes seconds.
+    module = importlib.import_module(f'.{file}', __package__)
+    parser = argparse.ArgumentParser(
+        prog=f'infinitevl {name}', description=f'{text[0].upper()}{text[1:]}.'
+    )
+    module.add_arguments(parser)
+    parsed = parser.parse_intermixed_args(arguments[1:])
     try:
         return module.run(parsed)
     except (ValueError, OSError) as error:
-        print(f'infinitevl {parsed.command}: {error}', file=sys.stderr)
+        print(f'infinitevl {name}: {error}', file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if error.name not in ('rclpy', 'infinitevl_ros.msg', 'ament_index_python'):
             raise
-        print(f'infinitevl {parsed.command}: needs ROS 2 sourced ({error})', file=sys.stderr)
+        print(f'infinitevl {name}: needs ROS 2 sourced ({error})', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _overview(arguments: list[str]) -> int:
+    """All commands, for --help and for a word that is none of them, which ends the program."""
+    parser = argparse.ArgumentParser(prog='infinitevl', description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name, (_, text) in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    parser.parse_args(arguments)
+    return 2

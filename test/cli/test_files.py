@@ -1,0 +1,167 @@
+"""`infinitevl ask`, `caption`, `check` and `to-bag` as a person runs them."""
+
+import json
+import re
+
+import cv2
+import pytest
+
+from infinitevl_ros.cli.main import main
+from infinitevl_ros.media.source import open_source
+from infinitevl_ros.world.patrol import story
+
+QUESTIONS = """
+questions:
+  - {ask: 'Is the light on?', at: 1, expect: {any: ['yes', 'no']}}
+  - {ask: 'Which room is this?', expect: a zebra}
+"""
+
+
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp('patrol') / 'patrol.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 15, (112, 112))
+    for pixels, _ in story(seed=2**32 + 7, frames=45, size=112):
+        writer.write(pixels[..., ::-1])
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def command(capsys):
+    def command(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit:  # argparse's own
+            code = exit.code
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def test_ask_a_video_at_several_times(command, video, tmp_path):
+    code, out, err = command(
+        'ask', video, 'Is the light on?', '--at', '1', 'Which room is this?', '--json',
+        tmp_path / 'r.json',
+    )  # fmt: skip
+    assert code == 0, err
+    assert 'its words are guesses' in err.replace('\n', ' ')
+    first, second = re.findall(r'\? (.*)\n= (.*)  \[at (.*) s, (\d+) frames', out)
+    assert first == ('Is the light on?', 'yes', '1.0', '16')
+    assert (second[0], *second[2:]) == ('Which room is this?', '2.9', '45')
+    record = json.loads((tmp_path / 'r.json').read_text())
+    assert [answer['text'] for answer in record['answers']] == [first[1], second[1]]
+    assert len(record['frames']) == 45
+    streamed = command('ask', video, '--stream', 'Is the light on?', '--at', '1')[1]
+    assert streamed.startswith('? Is the light on?\n= yes  [at 1.0 s, 16 frames')
+
+
+def test_ask_images(command, video, tmp_path):
+    first = next(iter(open_source(video))).pixels
+    for name in ('a.png', 'b.png'):
+        cv2.imwrite(str(tmp_path / name), first[..., ::-1])
+    code, out, _ = command('ask', tmp_path / 'a.png', tmp_path / 'b.png', 'Is the light on?')
+    assert code == 0
+    assert out.startswith('? Is the light on?\n= yes  [at 0.0 s, 2 frames')
+
+
+def test_ask_for_json_and_by_a_file_of_questions(command, video, tmp_path):
+    schema = {
+        'type': 'object',
+        'properties': {'n': {'type': 'integer', 'minimum': 0, 'maximum': 9}},
+    }
+    schema |= {'required': ['n'], 'additionalProperties': False}
+    (tmp_path / 's.json').write_text(json.dumps(schema))
+    code, out, _ = command('ask', video, 'How many rooms?', '--json-schema', tmp_path / 's.json')
+    assert code == 0
+    assert json.loads(re.search(r'= (.*)  \[', out)[1])['n'] in range(10)
+    (tmp_path / 'q.yaml').write_text(QUESTIONS)
+    code, out, _ = command('ask', video, '--questions', tmp_path / 'q.yaml')
+    assert (code, out.count('? ')) == (0, 2)
+
+
+def test_captions_in_every_format(command, video, tmp_path):
+    code, plain, _ = command('caption', video, '--every', '1')
+    assert code == 0
+    lines = plain.splitlines()
+    assert [line.split()[0] for line in lines] == ['1.0', '2.0']
+    code, out, _ = command(
+        'caption', video, '--every', '1', '--format', 'srt', '-o', tmp_path / 'c.srt'
+    )
+    assert (code, out) == (0, '')
+    subtitles = (tmp_path / 'c.srt').read_text()
+    assert subtitles.startswith('1\n00:00:00,000 --> 00:00:01,000\n')
+    assert '\n\n2\n00:00:01,000 --> 00:00:02,000\n' in subtitles
+    code, out, _ = command('caption', video, '--every', '1', '--format', 'jsonl')
+    values = [json.loads(line) for line in out.splitlines()]
+    assert [value['to'] for value in values] == [1.0, 2.0]
+    assert values[0]['text'] in lines[0]
+    code, out, err = command('caption', video, '--every', '60')
+    assert (code, out) == (0, '')
+    assert 'no caption: the stream is 45 frames long' in err
+
+
+def test_check_says_whether_enough_is_right(command, video, tmp_path):
+    (tmp_path / 'q.yaml').write_text(QUESTIONS)
+    code, out, err = command('check', video, '--questions', tmp_path / 'q.yaml')
+    assert code == 1
+    assert '1 of 2 right' in out
+    assert 'under the threshold of 1' in err
+    result = command('check', video, '--questions', tmp_path / 'q.yaml', '--threshold', '0.5')
+    assert result[0] == 0
+
+
+def test_a_video_becomes_a_bag(command, video, tmp_path):
+    for bag in ('folder', 'lone.mcap'):
+        code, out, err = command(
+            'to-bag', video, tmp_path / bag, '--topic', '/camera', '--start', '1000'
+        )
+        assert (code, err) == (0, '')
+        assert out == f'Wrote 45 images to {tmp_path / bag}.\n'
+        source = open_source(tmp_path / bag)
+        assert source.topic == '/camera'
+        stamps = [shot.stamp for shot in source]
+        assert stamps[0] == 1000 * 10**9
+        assert stamps[15] == 1001 * 10**9
+        code, _, err = command('to-bag', video, tmp_path / bag)
+        assert code == 2
+        assert 'is there already' in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['folder', 'lone.mcap']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['ask', 'none.mp4', 'What?'], 'none.mp4: no such file'),
+        (['ask', 'VIDEO'], 'expected a question behind the file'),
+        (['ask', 'VIDEO', 'other.png', 'What?'], 'other.png: no such file'),
+        (['ask', 'VIDEO', 'VIDEO', 'What?'], 'one video or bag at a time'),
+        (['ask', 'VIDEO', 'What?', '--at', '1', '--at', '2'], '--at is given 2 times for 1'),
+        (['ask', 'VIDEO', 'What?', '--at', '-1'], '--at takes seconds'),
+        (['ask', 'VIDEO', 'What?', '--temperature', '-1'], 'temperature is -1.0'),
+        (['ask', 'VIDEO', 'What?', '--model', 'nowhere'], 'nowhere: no such checkpoint folder'),
+        (['ask', 'VIDEO', 'What?', '--topic', '/i'], 'not a bag'),
+        (['ask', 'VIDEO', 'What?', '--questions', 'q.yaml'], 'q.yaml: No such file'),
+        (['caption', 'VIDEO', '--every', '0'], '--every is 0.0'),
+        (['caption', 'none.mcap'], 'none.mcap: no such file'),
+        (['check', 'VIDEO', '--questions', 'q.yaml'], 'q.yaml: No such file'),
+        (['to-bag', 'VIDEO', 'bag', '--start', '-5'], '--start is -5.0'),
+        (['to-bag', 'none.mp4', 'bag'], 'none.mp4: no such file'),
+    ],
+)
+def test_input_at_fault_is_one_line(command, video, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    arguments = [video if argument == 'VIDEO' else argument for argument in arguments]
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert said in err
+    assert 'Traceback' not in err
+
+
+def test_every_command_explains_itself(command):
+    from infinitevl_ros.cli.main import COMMANDS
+
+    for name in COMMANDS:
+        code, out, _ = command(name, '--help')
+        assert code == 0
+        assert out.startswith(f'usage: infinitevl {name}')

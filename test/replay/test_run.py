@@ -1,0 +1,142 @@
+"""A stream through the engine: what is asked when, and the same words each time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infinitevl_ros.engine import Sampling, StreamingEngine
+from infinitevl_ros.media.source import Shot, Source
+from infinitevl_ros.model.default import default_checkpoint
+from infinitevl_ros.replay.questions import Expectation, Question
+from infinitevl_ros.replay.run import Captioning, Listener, run
+from infinitevl_ros.replay.score import passes, score, table
+from infinitevl_ros.world.patrol import story
+
+SECOND = 1_000_000_000
+
+
+class Patrol(Source):
+    """A rendered patrol, ten frames a second."""
+
+    kind = 'video'
+
+    def __init__(self, frames=60, start=50 * SECOND):
+        super().__init__(Path('patrol'))
+        self.expected, self._start = frames, start
+
+    def _shots(self):
+        for number, (pixels, _) in enumerate(
+            story(seed=2**32 + 7, frames=self.expected, size=112)
+        ):
+            yield Shot(self._start + number * SECOND // 10, pixels)
+
+
+@pytest.fixture(scope='module')
+def engine():
+    return StreamingEngine.from_checkpoint(default_checkpoint())
+
+
+def test_questions_come_at_their_times_and_captions_at_theirs(engine):
+    heard = []
+    record = run(
+        engine,
+        Patrol(),
+        [Question('Which room is this?'), Question('Is the light on?', at=2.35)],
+        Captioning(1.5),
+        Listener(
+            frame=lambda shot: heard.append(shot.stamp),
+            piece=lambda question, text: heard.append((question.text, text)),
+            caption=lambda said: heard.append(said),
+            answer=lambda answered: heard.append(answered),
+        ),
+    )
+    assert len(record.frames) == 60
+    assert {frame.memory_bytes for frame in record.frames} == {record.frames[0].memory_bytes}
+    assert [a.question for a in record.answers] == ['Is the light on?', 'Which room is this?']
+    assert [a.at for a in record.answers] == [2.4, 5.9]
+    assert [a.frames for a in record.answers] == [25, 60]
+    assert record.answers[0].stamp == 50 * SECOND + 2_400_000_000
+    assert [said.stamp - 50 * SECOND for said in record.captions] == [
+        1_500_000_000,
+        3_000_000_000,
+        4_500_000_000,
+    ]
+    assert [said.first_stamp - 50 * SECOND for said in record.captions] == [
+        0,
+        1_500_000_000,
+        3_000_000_000,
+    ]
+    assert heard[-1] == record.answers[-1]
+    said = [entry[1] for entry in heard if isinstance(entry, tuple) and entry[0].startswith('Is')]
+    assert ''.join(said) == record.answers[0].text
+
+
+def test_the_words_are_those_of_the_engine(engine):
+    record = run(engine, Patrol(20), [Question('Which room is this?')], Captioning(1.0))
+    memory = engine.new_memory()
+    for number, shot in enumerate(Patrol(20)):
+        engine.ingest(memory, shot.pixels, shot.stamp)
+        if number == 10:
+            caption = ''.join(engine.caption(memory, sampling=Sampling(max_tokens=64)))
+    assert record.captions[0].text == caption
+    assert record.answers[0].text == ''.join(engine.ask(memory, 'Which room is this?'))
+
+
+def test_a_question_behind_the_end_is_asked_there_and_told_of(engine):
+    record = run(engine, Patrol(10), [Question('Which room is this?', at=60)])
+    assert record.answers[0].at == 0.9
+    assert 'asked at 60 s, but the stream ends at 0.9 s' in record.warnings[0]
+
+
+def test_a_stream_without_a_frame(engine):
+    class Nothing(Patrol):
+        def _shots(self):
+            self.warnings.append('all of it is broken')
+            yield from ()
+
+    with pytest.raises(ValueError, match='no frame could be read: all of it is broken'):
+        run(engine, Nothing(), [Question('What?')])
+
+
+def test_a_score_and_its_table(engine):
+    right, wrong = Expectation('any', ('yes', 'no')), Expectation('exact', ('a zebra',))
+    asked = [Question('Is the light on?', expected=e) for e in (right, wrong, None)]
+    record = run(engine, Patrol(5), asked)
+    assert score(record) == (1, 2)
+    assert passes(record, 0.5)
+    assert not passes(record, 0.51)
+    lines = table(record).splitlines()
+    assert lines[1].split()[2] == 'right'
+    assert lines[2].split()[2] == 'WRONG'
+    assert lines[2].endswith('a zebra')
+    assert lines[-1] == '1 of 2 right'
+    assert not passes(run(engine, Patrol(5), asked[2:]), 0.0), 'nothing was checked'
+
+
+def test_the_same_stream_gives_the_same_words_in_another_process(engine):
+    """Bit for bit on a CPU: texts, stamps and the memory."""
+    code = (
+        'import json, sys; sys.path.insert(0, sys.argv[1]); import test_run as t; '
+        'e = t.StreamingEngine.from_checkpoint(t.default_checkpoint()); '
+        'print(json.dumps(t.words(e)))'
+    )
+    folder = __file__.rsplit('/', 1)[0]
+    result = subprocess.run(
+        [sys.executable, '-c', code, folder], capture_output=True, text=True, timeout=100
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == words(engine) == words(engine)
+
+
+def words(engine):
+    asked = [Question('Which room is this?', at=i / 2) for i in range(6)]
+    record = run(engine, Patrol(40), asked, Captioning(1.0))
+    memory = engine.new_memory()
+    for shot in Patrol(40):
+        engine.ingest(memory, shot.pixels, shot.stamp)
+    sums = [float(np.abs(t.numpy()).sum(dtype=np.float64)) for t in memory.state.tensors.values()]
+    return [[[a.text, a.stamp] for a in (*record.answers, *record.captions)], sums]
