@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infinitevl_ros.engine import Sampling, StreamingEngine
+from infinitevl_ros.engine import Options, Sampling, StreamingEngine
 from infinitevl_ros.media.source import Shot, Source
 from infinitevl_ros.model.default import default_checkpoint
+from infinitevl_ros.replay.loading import load_engine
 from infinitevl_ros.replay.questions import Expectation, Question
-from infinitevl_ros.replay.run import Captioning, Listener, run
+from infinitevl_ros.replay.record import Answered, Record, one_line, printable
+from infinitevl_ros.replay.run import Captioning, Interrupted, Listener, run
 from infinitevl_ros.replay.score import passes, score, table
 from infinitevl_ros.world.patrol import story
 
@@ -37,7 +39,7 @@ class Patrol(Source):
 
 @pytest.fixture(scope='module')
 def engine():
-    return StreamingEngine.from_checkpoint(default_checkpoint())
+    return load_engine(default_checkpoint())
 
 
 def test_questions_come_at_their_times_and_captions_at_theirs(engine):
@@ -102,6 +104,102 @@ def test_a_stream_without_a_frame(engine):
         run(engine, Nothing(), [Question('What?')])
 
 
+class Jumping(Patrol):
+    """Two seconds of frames, and then two more at another time."""
+
+    def __init__(self, second):
+        super().__init__(40)
+        self._second = second
+
+    def _shots(self):
+        for number, shot in enumerate(super()._shots()):
+            begin = self._second if number >= 20 else 50 * SECOND
+            yield Shot(begin + number % 20 * SECOND // 10, shot.pixels)
+
+
+@pytest.mark.parametrize(
+    ('second', 'said', 'spans', 'times'),
+    [
+        (10, 'back by 41.9 s', [(50, 51), (10, 11)], [(0, 1), (1.9, 2.9)]),
+        # A Schedule knows of no longest gap: a caption is due at once.
+        (9000, 'ahead by 8948.1 s', [(50, 51), (51, 9000)], [(0, 1), (1, 1.9)]),
+    ],
+)
+def test_a_jump_of_the_clock_is_no_time(engine, second, said, spans, times):
+    asked = [Question('Is the light on?', at=at) for at in (1.0, 2.5)]
+    record = run(engine, Jumping(second * SECOND), asked, Captioning(1.0))
+    assert [answer.frames for answer in record.answers] == [11, 27]
+    assert record.warnings == [f'frame 21: stamps jump {said}, which counts as no time']
+    first = record.captions[:2]
+    assert [(one.first_stamp / SECOND, one.stamp / SECOND) for one in first] == spans
+    assert [(one.first_at, one.at) for one in first] == times
+
+
+@pytest.mark.parametrize(
+    ('question', 'said'),
+    [
+        (Question(' '), 'the question is empty'),
+        (Question('What? ' * 9999), 'What.* characters long, at most'),
+        (Question('How many?', sampling=Sampling(json_schema='{"not": {}}')), 'json_schema'),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_told_of_at_the_first_frame(engine, question, said):
+    frames = []
+    with pytest.raises(ValueError, match=said):
+        run(engine, Patrol(), [question], listener=Listener(frame=frames.append))
+    assert len(frames) == 1
+
+
+def test_with_two_frames_a_grid_the_first_question_waits_for_the_second():
+    engine = StreamingEngine.from_checkpoint(
+        default_checkpoint(), options=Options(frames_per_grid=2)
+    )
+    record = run(engine, Patrol(4), [Question('Is the light on?', at=0)])
+    assert [answer.frames for answer in record.answers] == [2]
+
+
+def test_an_interrupted_run_keeps_what_there_was(engine):
+    def stop(shot):
+        if shot.stamp >= 51 * SECOND:
+            raise KeyboardInterrupt
+
+    asked = [Question('Is the light on?', at=0.5), Question('Which room is this?')]
+    with pytest.raises(Interrupted) as caught:
+        run(engine, Patrol(), asked, listener=Listener(frame=stop))
+    assert [answer.question for answer in caught.value.record.answers] == ['Is the light on?']
+    assert len(caught.value.record.frames) == 11
+
+
+def answered(right, text='yes', finish='end'):
+    return Answered('Is it?', 0.0, 0, text, 1, 0.1, 0.1, 1, finish, 'yes', right)
+
+
+def record_of(*answers):
+    return Record('a.mp4', 'video', '', 'tiny', 'cpu', '', {}, answers=list(answers))
+
+
+def test_a_threshold_means_what_is_written():
+    """55 of 100 is 0.55, though 0.55 * 100 is more than 55 in floating point."""
+    for right in range(1, 100):
+        record = record_of(*(answered(i < right) for i in range(100)))
+        assert passes(record, float(f'0.{right:02}'))
+        assert not passes(record, float(f'0.{right:02}1'))
+
+
+def test_what_a_model_says_cannot_steer_a_terminal():
+    text = 'a\x1b[2J\x9b31m\u202eb\nc'
+    assert printable(text) == 'a [2J 31m b\nc'
+    assert one_line(text) == 'a [2J 31m b c'
+    assert '\x1b' not in table(record_of(answered(True, text)))
+
+
+def test_a_long_answer_goes_on_below():
+    lines = table(record_of(answered(False, 'a red ball and ' * 20, 'length'))).splitlines()
+    assert max(map(len, lines)) < 100
+    assert ' '.join(lines).count('ball') == 20
+    assert lines[-2].endswith('...')
+
+
 def test_a_score_and_its_table(engine):
     right, wrong = Expectation('any', ('yes', 'no')), Expectation('exact', ('a zebra',))
     asked = [Question('Is the light on?', expected=e) for e in (right, wrong, None)]
@@ -121,7 +219,7 @@ def test_the_same_stream_gives_the_same_words_in_another_process(engine):
     """Bit for bit on a CPU: texts, stamps and the memory."""
     code = (
         'import json, sys; sys.path.insert(0, sys.argv[1]); import test_run as t; '
-        'e = t.StreamingEngine.from_checkpoint(t.default_checkpoint()); '
+        'e = t.load_engine(t.default_checkpoint()); '
         'print(json.dumps(t.words(e)))'
     )
     folder = __file__.rsplit('/', 1)[0]

@@ -87,12 +87,21 @@ def test_what_meets_an_expectation(kind, values, right, wrong):
         ('questions:\n  - ask: a\nthreshold: 2', 'line 3: threshold is 2.0, expected 0 to 1'),
         ('questions:\n  - ask: "a', 'line 2'),
         ('questions:\n\t- ask: a', 'line 2'),
+        ('questions:\n  - ask: a\n    at: 12:30', "line 3: expected a number, found '12:30'"),
+        ('questions:\n  - ask: a\n  - ask: "\0"', 'line 3: special characters are not allowed'),
+        ('questions:\n  - ask: a\n    expect:', 'line 3: expect takes one of'),
+        ('questions: *a', 'line 1: found undefined alias'),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path, text, said):
     path = written(tmp_path, text)
     with pytest.raises(QuestionsError, match=rf'q\.yaml, {said}'):
         load_questions(path)
+
+
+def test_brackets_without_end(tmp_path):
+    with pytest.raises(QuestionsError, match=r'q\.yaml: nested too deeply'):
+        load_questions(written(tmp_path, '[' * 5000))
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path):

@@ -33,3 +33,8 @@ def test_a_wrong_answer_fails_with_a_table(bag):
     wrong = [Question('Is the light on?', expected=Expectation('exact', ('a zebra',)))]
     with pytest.raises(AssertionError, match=r'WRONG  Is the light on\?[^$]*0 of 1 right'):
         replay(bag, wrong)
+
+
+def test_a_test_that_checks_nothing_is_refused(bag):
+    with pytest.raises(ValueError, match='nothing would be checked'):
+        replay(bag, [Question('Is the light on?')])
