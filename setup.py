@@ -26,6 +26,10 @@ setup(
         ('share/infinitevl_ros/models/tiny', sorted(map(str, Path('models/tiny').iterdir())))
     ],
     packages=find_packages(include=['infinitevl_ros', 'infinitevl_ros.*']),
+    package_data={
+        'infinitevl_ros.replay': ['report.css'],
+        'infinitevl_ros.live': ['page.*'],
+    },
     install_requires=requirements('engine'),
     extras_require={'gpu': requirements('gpu'), 'dev': requirements('dev')},
     entry_points={'console_scripts': ['infinitevl = infinitevl_ros.cli.main:main']},

@@ -7,9 +7,19 @@
         assert len(record.frames) == 900
 
 The questions and what is expected of their answers are a YAML file, see
-infinitevl_ros/replay/questions.py, or a list of Question. On a CPU the same file gives the same
-answers bit for bit. On a GPU sums are rounded in another order from one kind of card to the next,
-so that a word may change where two were about as likely: leave room in the threshold.
+infinitevl_ros/replay/questions.py, or a list of Question:
+
+    from infinitevl_ros.testing import Expectation, Question, replay
+
+    def test_the_door_was_seen():
+        replay('patrol.mcap', [
+            Question('Is the door open?', at=12.5, expected=Expectation('exact', ('yes',))),
+            Question('What did you see?', expected=Expectation('contains', ('ball',))),
+        ], topic='/front/image_raw', threshold=0.5)
+
+On a CPU the same file gives the same answers bit for bit. On a GPU sums are rounded in another
+order from one kind of card to the next, so that a word may change where two were about as likely:
+leave room in the threshold.
 """
 
 from __future__ import annotations
@@ -21,6 +31,7 @@ from pathlib import Path
 from .engine import StreamingEngine
 from .media.source import open_source
 from .model.default import default_checkpoint
+from .replay.loading import load_engine
 from .replay.questions import Expectation, Question, load_questions
 from .replay.record import Record
 from .replay.run import run
@@ -40,15 +51,21 @@ def replay(
 ) -> Record:
     """Run a bag or video through the engine and hold the answers to what is expected.
 
-    `threshold` is the part that must be right; left out it is the file's, else all. Returns what
-    the run brought. Raises AssertionError with a table when too few are right, ValueError when
-    the bag or the questions are at fault.
+    `questions` is a YAML file or a list, `model` a checkpoint folder (default: the small one of
+    the package), `topic` the bag's where it has several with images. `threshold` is the part of
+    the expectations that must be met, 0 to 1; left out it is the file's, else all. Returns what
+    the run brought. Raises AssertionError with a table when too few are met, ValueError when the
+    bag or the questions are at fault. A model is loaded once in a process.
     """
     if isinstance(questions, str | Path):
         listed = load_questions(questions)
         threshold = listed.threshold if threshold is None else threshold
         questions = listed.questions
     threshold = 1.0 if threshold is None else threshold
+    if not 0 <= threshold <= 1:
+        raise ValueError(f'threshold is {threshold}, expected 0 to 1')
+    if not any(question.expected for question in questions):
+        raise ValueError('no question says what is expected, so nothing would be checked')
     folder = Path(model or default_checkpoint()).expanduser().resolve()
     record = run(_engine(folder, device), open_source(path, topic), questions)
     if not passes(record, threshold):
@@ -59,4 +76,4 @@ def replay(
 @functools.cache
 def _engine(folder: Path, device: str) -> StreamingEngine:
     """Loaded once in a process."""
-    return StreamingEngine.from_checkpoint(folder, device)
+    return load_engine(folder, device)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 from pathlib import Path
+from typing import TextIO
 
 from ..engine import Sampling
 from ..media.pictures import read_picture
-from ..media.source import PICTURE_SUFFIXES, open_source
+from ..media.source import BAG_SUFFIXES, PICTURE_SUFFIXES, open_source
 from ..replay.questions import MAX_TOKENS, Question, load_questions
-from ..replay.record import Answered
-from ..replay.run import Listener, asked
+from ..replay.record import Answered, Record, printable
+from ..replay.run import Interrupted, Listener, asked
 from ..replay.run import run as replay
 from . import common
 
@@ -22,6 +24,8 @@ examples:
   infinitevl ask patrol.mcap --topic /camera/image_raw "Have you seen a red ball?" --stream
   infinitevl ask before.png after.png "What has changed?"
 """
+# Of files that may have spaces in their names; a question does not end like this.
+SUFFIXES = (*PICTURE_SUFFIXES, *BAG_SUFFIXES, '.mp4', '.avi', '.mkv', '.mov', '.webm')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,24 +58,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     files, questions = _split(arguments)
-    printer = Printer(arguments.stream)
+    common.check_folders(arguments.json)
+    printer = Printer(arguments.stream, common.results(arguments))
     if _are_pictures(files):
+        if any(question.at is not None for question in questions):
+            raise ValueError('a question at a time needs a video or a bag: images have no times')
         answers = _of_pictures(arguments, files, questions, printer)
         common.write_json(arguments.json, {'answers': [vars(answer) for answer in answers]})
-        return 0
+        return _code(arguments, answers)
     if len(files) > 1:
         raise ValueError(f'{files[1]}: one video or bag at a time, or several images')
     source = open_source(files[0], arguments.topic)
-    record = replay(
-        common.load(arguments),
-        source,
-        questions,
-        listener=Listener(piece=printer.piece, answer=printer.answer),
-        progress=common.on_terminal() and not arguments.stream,
-    )
+    engine = common.load(arguments)
+    try:
+        record = replay(
+            engine,
+            source,
+            questions,
+            listener=Listener(piece=printer.piece, answer=printer.answer),
+            progress=common.on_terminal() and not arguments.stream,
+        )
+    except Interrupted as stop:
+        _finish(arguments, stop.record)
+        raise
+    _finish(arguments, record)
+    return _code(arguments, record.answers)
+
+
+def _finish(arguments: argparse.Namespace, record: Record) -> None:
     common.warn(record.warnings)
     common.write_json(arguments.json, record)
-    return 0
+
+
+def _code(arguments: argparse.Namespace, answers: list[Answered]) -> int:
+    """1 where JSON was asked for and what came is cut short, so that it is none."""
+    cut = [answer for answer in answers if answer.finish == 'length']
+    if not (arguments.json_schema and cut):
+        return 0
+    common.warn([f'the JSON is longer than max_tokens: {printable(cut[0].text)}'])
+    return 1
 
 
 def _of_pictures(
@@ -93,19 +118,18 @@ def _of_pictures(
 class Printer:
     """Answers on standard output, in one piece or as they come."""
 
-    def __init__(self, stream: bool):
-        self._stream, self._begun = stream, False
+    def __init__(self, stream: bool, file: TextIO):
+        self._stream, self._file, self._begun = stream, file, False
 
     def piece(self, question: Question, text: str) -> None:
         if self._stream:
-            print(text if self._begun else f'? {question.text}\n= {text}', end='', flush=True)
+            before = '' if self._begun else f'? {question.text}\n= '
+            common.say(before + printable(text), self._file, end='')
             self._begun = True
 
     def answer(self, answer: Answered) -> None:
-        if self._stream and self._begun:
-            print(f'  [{_about(answer)}]', flush=True)
-        else:
-            print(f'? {answer.question}\n= {answer.text}  [{_about(answer)}]', flush=True)
+        before = '' if self._begun else f'? {answer.question}\n= {printable(answer.text)}'
+        common.say(f'{before}  [{_about(answer)}]', self._file)
         self._begun = False
 
 
@@ -122,14 +146,15 @@ def _split(arguments: argparse.Namespace) -> tuple[list[Path], list[Question]]:
     sampling = Sampling(
         arguments.max_tokens, arguments.temperature, seed=arguments.seed, json_schema=schema
     )
-    words = list(arguments.words)
-    files = [Path(words.pop(0)).expanduser()]
-    while words and _looks_like_a_file(path := Path(words[0]).expanduser()):
-        files.append(path)
-        words.pop(0)
+    first, *rest = arguments.words
+    more = list(itertools.takewhile(_looks_like_a_file, rest))
+    words = rest[len(more) :]
+    files = [Path(word).expanduser() for word in (first, *more)]
     for file in files:
         if not file.exists():
             raise ValueError(f'{file}: no such file')
+    for word in filter(_looks_like_a_file, words):
+        raise ValueError(f'{word}: expected a question; files come before all questions')
     if len(arguments.at) > len(words):
         raise ValueError(f'--at is given {len(arguments.at)} times for {len(words)} questions')
     times = itertools.chain(arguments.at, itertools.repeat(None))
@@ -143,12 +168,15 @@ def _split(arguments: argparse.Namespace) -> tuple[list[Path], list[Question]]:
     return files, questions
 
 
-def _looks_like_a_file(path: Path) -> bool:
+def _looks_like_a_file(word: str) -> bool:
     """It is one, or it is written like one: a typing error is no question."""
-    has_suffix = len(path.suffix) in (4, 5) and path.suffix[1:].isalnum()
+    if word.lower().endswith(SUFFIXES):
+        return True
+    if re.search(r'\s|\?$', word):
+        return False
     try:
-        return path.exists() or (has_suffix and ' ' not in str(path))
-    except OSError:  # too long for a name
+        return bool(re.search(r'/|\.\w{3,4}$', word)) or Path(word).expanduser().exists()
+    except (OSError, ValueError):  # too long for a name
         return False
 
 

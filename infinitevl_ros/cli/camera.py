@@ -14,38 +14,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from ..media.source import SourceError, open_source
+from ..media.video import VideoSource
 from ..world.patrol import story
 
 PATROL_RATE = 15.0  # frames a second
 LONGEST_PATROL = 60.0  # seconds
 
 
-class VideoError(ValueError):
-    """A file that is not a readable video."""
-
-
 def video_frames(path: str | Path) -> tuple[float, Iterator[np.ndarray]]:
-    """Rate [Hz] and the RGB uint8 [height, width, 3] frames of a video file."""
-    if not Path(path).is_file():
-        raise VideoError(f'{path}: no such file')
-    capture = cv2.VideoCapture(str(path))
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    opened, first = capture.read()
-    if not opened or not 0 < rate < 1000:
-        raise VideoError(f'{path}: not a video that OpenCV can read')
-
-    def frames() -> Iterator[np.ndarray]:
-        yield cv2.cvtColor(first, cv2.COLOR_BGR2RGB)
-        while True:
-            more, frame = capture.read()
-            if not more:
-                return
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-    return rate, frames()
+    """Rate [Hz] and the RGB uint8 [height, width, 3] frames of a video. Raises SourceError."""
+    source = open_source(path)
+    if not isinstance(source, VideoSource):
+        raise SourceError(f'{path}: {source.kind}, expected a video')
+    return source.rate, (shot.pixels for shot in source)
 
 
 def patrol_frames(seed: int, seconds: float) -> tuple[float, Iterator[np.ndarray]]:
@@ -108,14 +92,14 @@ def main() -> int:
             if arguments.video
             else patrol_frames(arguments.seed, min(arguments.seconds, LONGEST_PATROL))
         )
-    except VideoError as error:
+    except SourceError as error:
         print(error, file=sys.stderr)
         return 2
     seconds = min(arguments.seconds, 1e6)
     try:
         sent, seconds = publish(rate, frames, seconds, arguments.subscribers)
     except KeyboardInterrupt:
-        return 130
+        return 0  # how one ends a camera
     print(json.dumps({'sent': sent, 'seconds': seconds}))
     return 0
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ..engine.engine import CAPTION_PROMPT
-from ..engine.schedule import NANOSECONDS
-from ..replay.record import Said
-from ..replay.run import MAX_TOKENS, Captioning, Listener
+from ..replay.questions import MAX_TOKENS
+from ..replay.record import Record, Said, one_line
+from ..replay.run import Captioning, Interrupted, Listener
 from ..replay.run import run as replay
 from . import common
 
@@ -33,56 +33,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.every < float('inf'):
         raise ValueError(f'--every is {arguments.every}, expected seconds, more than 0')
+    common.check_folders(arguments.output, arguments.json)
     source = common.opened(arguments)
     engine = common.load(arguments)
-    first: list[int] = []
-    numbered: list[Said] = []
+    numbers = itertools.count(1)
 
     def write(said: Said) -> None:
-        numbered.append(said)
-        times = (
-            (said.first_stamp - first[0]) / NANOSECONDS,
-            (said.stamp - first[0]) / NANOSECONDS,
-        )
-        print(FORMATS[arguments.format](len(numbered), *times, said), file=output, flush=True)
+        common.say(FORMATS[arguments.format](next(numbers), said), output)
 
     with contextlib.ExitStack() as stack:
-        output = sys.stdout
+        output = common.results(arguments)
         if arguments.output:
             output = stack.enter_context(open(arguments.output, 'w', encoding='utf-8'))
-        record = replay(
-            engine,
-            source,
-            captions=Captioning(arguments.every, arguments.prompt, arguments.max_tokens),
-            listener=Listener(
-                frame=lambda shot: first or first.append(shot.stamp),
-                caption=write,
-            ),
-            progress=common.on_terminal(),
-        )
+        try:
+            record = replay(
+                engine,
+                source,
+                captions=Captioning(arguments.every, arguments.prompt, arguments.max_tokens),
+                listener=Listener(caption=write),
+                progress=common.on_terminal(),
+            )
+        except Interrupted as stop:
+            _finish(arguments, stop.record)
+            raise
     if not record.captions:
         record.warnings.append(
             f'no caption: the stream is {len(record.frames)} frames long and shorter than '
             f'--every {arguments.every:g}'
         )
-    common.warn(record.warnings)
-    common.write_json(arguments.json, record)
+    _finish(arguments, record)
     return 0
 
 
-def _plain(_number: int, _since: float, until: float, said: Said) -> str:
-    return f'{until:8.1f}  {" ".join(said.text.split())}'
+def _finish(arguments: argparse.Namespace, record: Record) -> None:
+    common.warn(record.warnings)
+    common.write_json(arguments.json, record)
 
 
-def _jsonl(_number: int, since: float, until: float, said: Said) -> str:
-    values = {'from': since, 'to': until, 'stamp': said.stamp, 'text': said.text}
+def _plain(_number: int, said: Said) -> str:
+    return f'{said.at:8.1f}  {one_line(said.text)}'
+
+
+def _jsonl(_number: int, said: Said) -> str:
+    values = {'from': said.first_at, 'to': said.at, 'stamp': said.stamp, 'text': said.text}
     return json.dumps(values, ensure_ascii=False)
 
 
-def _srt(number: int, since: float, until: float, said: Said) -> str:
+def _srt(number: int, said: Said) -> str:
     # An empty line would end the subtitle.
-    text = ' '.join(said.text.split()) or '-'
-    return f'{number}\n{_code(since)} --> {_code(until)}\n{text}\n'
+    text = one_line(said.text) or '-'
+    return f'{number}\n{_code(said.first_at)} --> {_code(said.at)}\n{text}\n'
 
 
 def _code(seconds: float) -> str:
@@ -93,7 +93,7 @@ def _code(seconds: float) -> str:
     return f'{hour:02}:{minute:02}:{second:02},{milliseconds:03}'
 
 
-FORMATS: dict[str, Callable[[int, float, float, Said], str]] = {
+FORMATS: dict[str, Callable[[int, Said], str]] = {
     'plain': _plain,
     'srt': _srt,
     'jsonl': _jsonl,

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from ..replay.questions import load_questions
+from ..replay.record import Record
+from ..replay.run import Interrupted
 from ..replay.run import run as replay
 from ..replay.score import passes, table
 from . import common
@@ -37,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     listed = load_questions(arguments.questions)
     threshold = listed.threshold if arguments.threshold is None else arguments.threshold
+    common.check_folders(arguments.json)
     if not 0 <= threshold <= 1:
         raise ValueError(f'--threshold is {threshold}, expected 0 to 1')
     if not any(question.expected for question in listed.questions):
@@ -44,13 +47,20 @@ def run(arguments: argparse.Namespace) -> int:
             f'{arguments.questions}: no question has "expect:", so nothing is checked'
         )
     source = common.opened(arguments)
-    record = replay(
-        common.load(arguments), source, listed.questions, progress=common.on_terminal()
-    )
-    common.warn(record.warnings)
-    print(table(record))
-    common.write_json(arguments.json, record)
+    engine = common.load(arguments)
+    try:
+        record = replay(engine, source, listed.questions, progress=common.on_terminal())
+    except Interrupted as stop:
+        _show(arguments, stop.record)
+        raise
+    _show(arguments, record)
     if passes(record, threshold):
         return 0
     print(f'infinitevl check: under the threshold of {threshold:g}', file=sys.stderr)
     return 1
+
+
+def _show(arguments: argparse.Namespace, record: Record) -> None:
+    common.warn(record.warnings)
+    print(table(record), file=common.results(arguments))
+    common.write_json(arguments.json, record)

@@ -7,17 +7,35 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from ..engine import StreamingEngine
 from ..media.source import Source, open_source
+from ..model.checkpoint import quietly
 from ..model.default import default_checkpoint
+from ..replay.loading import DTYPES, load_engine
+
+STDOUT = Path('-')
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', type=Path, help='checkpoint folder (default: models/tiny)')
     parser.add_argument('--device', default='auto', help='cpu, cuda, ... (default: %(default)s)')
-    parser.add_argument('--json', type=Path, help='write everything to this file')
+    parser.add_argument(
+        '--dtype',
+        choices=DTYPES,
+        default='auto',
+        help='precision; auto is float32 on a CPU and bfloat16 on a GPU (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--json',
+        type=Path,
+        metavar='FILE',
+        help='write everything to this file; - is standard output, and the rest goes to '
+        'standard error',
+    )
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -27,18 +45,19 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def load(arguments: argparse.Namespace) -> StreamingEngine:
     """The engine that `add_model`'s arguments name."""
-    import torch
-
-    device = arguments.device
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if not arguments.model:
         print(
             'The small model knows its rendered world alone: of other pictures its words are '
             'guesses (--model names a checkpoint).',
             file=sys.stderr,
         )
-    return StreamingEngine.from_checkpoint(arguments.model or default_checkpoint(), device)
+    folder = arguments.model or default_checkpoint()
+    progress = _loaded if on_terminal() else quietly
+    return load_engine(folder, arguments.device, arguments.dtype, progress)
+
+
+def _loaded(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def opened(arguments: argparse.Namespace) -> Source:
@@ -46,12 +65,34 @@ def opened(arguments: argparse.Namespace) -> Source:
     return open_source(arguments.source, arguments.topic)
 
 
+def check_folders(*paths: Path | None) -> None:
+    """Raise ValueError, before anything takes time, for a file that could not be written."""
+    for path in paths:
+        if path and not path.absolute().parent.is_dir():
+            raise ValueError(f'{path}: no such folder to write to')
+
+
 def write_json(path: Path | None, value: Any) -> None:
     """Write a data class or plain values, if a path was given."""
     if path:
         if dataclasses.is_dataclass(value):
             value = dataclasses.asdict(value)
-        path.write_text(json.dumps(value, indent=2) + '\n')
+        text = json.dumps(value, indent=2) + '\n'
+        if path == STDOUT:
+            sys.stdout.write(text)
+        else:
+            path.write_text(text)
+
+
+def results(arguments: argparse.Namespace) -> TextIO:
+    """Where results for people go: standard output, unless the JSON is there."""
+    return sys.stderr if arguments.json == STDOUT else sys.stdout
+
+
+def say(text: str, file: TextIO, end: str = '\n') -> None:
+    """Print at once, beside a progress bar."""
+    tqdm.write(text, file, end)
+    file.flush()
 
 
 def warn(warnings: list[str]) -> None:

@@ -11,8 +11,13 @@ COMMANDS = {
     'ask': ('ask', 'ask about a video, a bag or images'),
     'caption': ('caption', 'say what a video or a bag shows, as text, subtitles or JSON lines'),
     'check': ('check', 'hold answers about a bag or a video to what is expected'),
+    'report': ('report', 'a page of what a bag or a video brought: captions, answers, times'),
     'to-bag': ('to_bag', 'write a video as a bag for ros2 bag play'),
+    'replay': ('replay', 'publish the images of a bag or a video over DDS, in their time'),
+    'doctor': ('doctor', 'what is right and wrong with this installation, and how to mend it'),
+    'memory': ('memory', 'what a saved memory holds, and how two of them differ'),
     'demo': ('demo', 'a camera stream captioned and asked about, over real DDS'),
+    'live': ('live', 'a local page that shows a stream and takes questions about it'),
     'bench': ('bench', 'how fast this machine takes frames and answers, against its limits'),
     'verify': ('verify', 'compare the network with golden vectors'),
     'random-checkpoint': (

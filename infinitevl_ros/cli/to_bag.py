@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
@@ -11,51 +10,55 @@ from tqdm import tqdm
 
 from ..engine.schedule import NANOSECONDS
 from ..media.bag_writer import write_bag
-from ..media.source import Shot, open_source
+from ..media.source import Shot, SourceError, open_source
 from . import common
 
-EPILOG = 'example: infinitevl to-bag patrol.mp4 patrol --topic /camera/image_raw'
+EPILOG = (
+    'example: infinitevl to-bag patrol.mp4 patrol.mcap --topic /camera/image_raw. '
+    '`ros2 bag info` and `ros2 bag play` take a folder and a lone file alike.'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument('source', type=Path, metavar='VIDEO', help='video or folder of images')
     parser.add_argument(
-        'bag', type=Path, help='folder to write; NAME.mcap writes a lone file instead'
+        'bag',
+        type=Path,
+        metavar='OUT',
+        help='folder to write (metadata.yaml and an .mcap file); NAME.mcap writes a lone file',
     )
-    parser.add_argument('--topic', default='/image', help='default: %(default)s')
+    parser.add_argument('--topic', default='/camera/image_raw', help='default: %(default)s')
     parser.add_argument('--compressed', action='store_true', help='JPEG, on TOPIC/compressed')
     parser.add_argument(
-        '--start', type=float, help='stamp of the first image [s] (default: the time now)'
+        '--start',
+        type=seconds_or_now,
+        default='now',
+        metavar='SECONDS|now',
+        help='stamp of the first image [s since 1970] (default: %(default)s)',
     )
+    parser.add_argument('--force', action='store_true', help='write over a bag that is there')
     parser.add_argument('--json', type=Path, help='write what was done to this file')
 
 
+def seconds_or_now(text: str) -> float:
+    return time.time() if text == 'now' else float(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
-    source = open_source(arguments.source)
-    start = time.time() if arguments.start is None else arguments.start
+    start, bag = arguments.start, arguments.bag.expanduser()
     if not 0 <= start < 2**31:
         raise ValueError(f'--start is {start}, expected seconds from 0 to 2**31')
-    bag = arguments.bag.expanduser()
-    lone = bag.suffix == '.mcap'
-    folder = bag.with_suffix('') if lone else bag
-    for path in {bag, folder}:
-        if path.exists():
-            raise ValueError(f'{path}: is there already')
+    source = open_source(arguments.source)
+    if source.kind == 'bag':
+        raise SourceError(f'{arguments.source}: is a bag already, expected a video or images')
     offset = round(start * NANOSECONDS)
     bar = tqdm(source, total=source.expected, unit=' images', disable=not common.on_terminal())
-    shots = (Shot(offset + shot.stamp, shot.pixels) for shot in bar)
-    try:
-        written = write_bag(folder, arguments.topic, shots, arguments.compressed)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    if lone:
-        # `ros2 bag play` takes a lone file, and rosbags writes folders.
-        (file,) = folder.glob('*.mcap')
-        file.rename(bag)
-        shutil.rmtree(folder)
+    with bar:
+        shots = (Shot(offset + shot.stamp, shot.pixels) for shot in bar)
+        written = write_bag(bag, arguments.topic, shots, arguments.compressed, arguments.force)
     common.warn(source.warnings)
     print(f'Wrote {written} images to {bag}.')
-    common.write_json(arguments.json, {'bag': str(bag), 'images': written, 'start': start})
+    result = {'bag': str(bag), 'images': written, 'start': start, 'warnings': source.warnings}
+    common.write_json(arguments.json, result)
     return 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
-from .bag_storage import Bag, Topic
+from .bag_storage import Bag, one_line, uncompressed
+from .cut import Broken, Topic
 from .images import ImageError, from_compressed, from_image
 from .source import Shot, Source, SourceError
 
@@ -17,7 +18,6 @@ DECODERS = {
     'sensor_msgs/msg/Image': from_image,
     'sensor_msgs/msg/CompressedImage': from_compressed,
 }
-NAMELESS_TYPE = 'a type that is not told'
 
 
 class BagSource(Source):
@@ -27,73 +27,84 @@ class BagSource(Source):
     """
 
     kind = 'bag'
+    _part = 'message'
 
     def __init__(self, path: Path, topic: str = ''):
         super().__init__(path)
-        if path.suffix == '.bag':
-            raise SourceError(f'{path}: a ROS 1 bag; rosbags-convert makes a ROS 2 bag of it')
         try:
             self._bag = Bag(path)
         except OSError as error:
-            raise SourceError(f'{path}: {error}') from None
+            raise SourceError(f'{path}: {error.strerror or error}') from None
         self._topic = self._chosen(topic)
         self.topic = self._topic.name
-        self.expected = None if self._bag.damage else self._topic.messages
+        self.expected = self._bag.expected(self._topic)
 
     def _chosen(self, name: str) -> Topic:
         """The topic that was asked for, or the only one that has images."""
-        bag = self._bag
-        images = [topic for topic in bag.topics if topic.type in DECODERS]
+        topics = self._bag.topics
+        images = [topic for topic in topics if topic.type in DECODERS]
         if name:
-            found = [topic for topic in bag.topics if topic.name == name]
-            if not found:
-                raise SourceError(f'{self.path}: no topic {name}; it has {_listed(bag.topics)}')
-            if found[0].type not in DECODERS:
+            found = [topic for topic in topics if topic.name in (name, f'/{name}')]
+            usable = [topic for topic in found if topic.type in DECODERS]
+            if usable:
+                return usable[0]
+            if found:
                 raise SourceError(
-                    f'{self.path}: {name} has messages of {found[0].type or NAMELESS_TYPE}, '
-                    f'expected {" or ".join(DECODERS)}'
+                    f'{self.path}: {found[0].name} has messages of {found[0].type}, expected '
+                    f'{" or ".join(DECODERS)}'
                 )
-            return found[0]
-        if not images:
-            damage = f' that can be read: {bag.damage}' if bag.damage else ''
+            raise SourceError(f'{self.path}: no topic {name}; it has {self._listed(topics)}')
+        if len(images) == 1:
+            return images[0]
+        if images:
             raise SourceError(
-                f'{self.path}: a bag without images{damage}; it has {_listed(bag.topics)}'
+                f'{self.path}: {len(images)} topics have images, name one (--topic): '
+                f'{self._listed(images)}'
             )
-        if len(images) > 1:
-            raise SourceError(
-                f'{self.path}: {len(images)} topics have images, name one: {_listed(images)}'
-            )
-        return images[0]
+        damage = self._damage()
+        raise SourceError(
+            f'{self.path}: a bag without images'
+            f'{f" that can be read ({damage})" if damage else ""}; it has {self._listed(topics)}'
+        )
+
+    def _damage(self) -> str:
+        """What shows on the way through the bag, '' if nothing does."""
+        try:
+            list(self._bag.messages(Topic('', '')))
+        except Broken as broken:
+            return str(broken)
+        return ''
+
+    def _listed(self, topics: list[Topic] | dict[Topic, int]) -> str:
+        counts = self._bag.topics
+        texts = (
+            f'{topic.name} ({topic.type}, {counts[topic]} '
+            f'message{"" if counts[topic] == 1 else "s"})'
+            for topic in topics
+        )
+        return ', '.join(texts) or 'no topics'
 
     def _shots(self) -> Iterator[Shot]:
-        store = get_typestore(Stores.ROS2_JAZZY)
+        store = get_typestore(Stores.ROS1_NOETIC if self._bag.is_ros1 else Stores.ROS2_JAZZY)
+        read = store.deserialize_ros1 if self._bag.is_ros1 else store.deserialize_cdr
         decode = DECODERS[self._topic.type]
-        left_out: Counter[str] = Counter()
-        shots = 0
-        for recorded in self._bag.messages([self.topic]):
-            try:
-                message = store.deserialize_cdr(recorded.data, self._topic.type)
-                pixels = decode(message)
-            except ImageError as error:
-                left_out[str(error)] += 1
-                continue
-            except Exception as error:  # on damaged bytes it can fail in any way
-                left_out[f'not a message of {self._topic.type} ({type(error).__name__})'] += 1
-                continue
-            stamp = message.header.stamp
-            yield Shot(stamp.sec * NANOSECONDS + stamp.nanosec or recorded.time, pixels)
-            shots += 1
-        for reason, count in left_out.items():
-            self.warnings.append(f'{self.path}: {count} messages left out: {reason}')
-        if self._bag.damage:
+        given = 0
+        try:
+            for time, data in self._bag.messages(self._topic):
+                try:
+                    message = read(uncompressed(data), self._topic.type)
+                    pixels = np.ascontiguousarray(decode(message))
+                except ImageError as error:
+                    self._leave_out(str(error))
+                    continue
+                except Exception as error:  # on damaged bytes it can fail in any way
+                    self._leave_out(f'not a {self._topic.type}: {one_line(error)}')
+                    continue
+                stamp = message.header.stamp
+                yield Shot(stamp.sec * NANOSECONDS + stamp.nanosec or time, pixels)
+                given += 1
+        except Broken as broken:
+            of = f' of {self.expected}' if self.expected else ''
             self.warnings.append(
-                f'{self.path}: damaged: {self._bag.damage}; {shots} images could be read'
+                f'{self.path}: damaged, {given}{of} images could be read: {broken}'
             )
-
-
-def _listed(topics: list[Topic]) -> str:
-    texts = [
-        f'{topic.name} ({topic.type or NAMELESS_TYPE}, {topic.messages} messages)'
-        for topic in topics
-    ]
-    return ', '.join(texts) or 'no topics'

@@ -1,131 +1,179 @@
-"""The messages of a bag as they were recorded: by rosbags, and of a damaged bag what is left.
-
-rosbags reads a bag by its index at the end, which a recording that broke off does not have: of
-such a one the records are read in their order, until they end.
-"""
+"""The messages of a bag as they were recorded: by rosbags, and of a damaged bag what is left."""
 
 from __future__ import annotations
 
-import sqlite3
+import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any, Protocol
 
-from mcap.records import Channel, Message, Schema
-from mcap.stream_reader import StreamReader
-from rosbags.rosbag2 import Reader
+import yaml
+from rosbags import rosbag1, rosbag2
 
-STORAGES = ('.mcap', '.db3')
+from .cut import Broken, Topic
+from .mcap import CutMcap
+from .pictures import by_number
+from .source import SourceError
+from .sqlite import CutSqlite, missing
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+CUT = {'.mcap': CutMcap, '.db3': CutSqlite}
+ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 
 
-@dataclass(frozen=True)
-class Topic:
-    """A topic of a bag: its message type, and how many messages there are."""
+class Part(Protocol):
+    """A file of a bag, or all of them together: its topics with their numbers of messages."""
 
-    name: str
-    type: str
-    messages: int
+    topics: dict[Topic, int]
+
+    def messages(self, topic: Topic) -> Iterator[tuple[int, bytes]]:
+        """When each was recorded [ns], and its bytes. Raises Broken where they break off."""
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A message in CDR, and when it was recorded [ns]."""
+class Whole:
+    """A bag, or a file of one, that rosbags takes."""
 
-    topic: str
-    time: int
-    data: bytes
+    def __init__(self, path: Path):
+        """Raises whatever a damaged file makes rosbags raise."""
+        self.path = path
+        for file in _databases(path):
+            # SQLite reads zeros where a part of the last page is missing.
+            if lost := missing(file):
+                raise Broken(lost)
+        counts: Counter[Topic] = Counter()
+        with self._reader() as reader:
+            for connection in reader.connections:
+                counts[Topic(connection.topic, connection.msgtype)] += connection.msgcount
+        self.topics = dict(counts)
+
+    def _reader(self) -> rosbag1.Reader | rosbag2.Reader:
+        return (rosbag1 if self.path.suffix == '.bag' else rosbag2).Reader(self.path)
+
+    def messages(self, topic: Topic) -> Iterator[tuple[int, bytes]]:
+        try:
+            with self._reader() as reader:
+                wanted = [c for c in reader.connections if (c.topic, c.msgtype) == topic]
+                for _, time, data in reader.messages(wanted):
+                    yield time, data
+        except Exception as error:  # on damaged bytes it can fail in any way
+            raise Broken(one_line(error)) from error
 
 
 class Bag:
-    """A bag in a file or folder. `damage` says what is wrong with it; '' if nothing is known."""
+    """A bag in a file or folder.
+
+    `topics` counts the messages of each: those that its metadata or index says it has, else those
+    that were found. `damage` says what is wrong with it, as far as that shows before it is read.
+    """
 
     def __init__(self, path: Path):
-        """Raises OSError when it cannot be opened at all."""
-        self.path, self.damage = path, ''
+        """Raises SourceError, and OSError when it cannot be opened."""
+        self.path = path
+        self.damage: list[str] = []
+        self._parts: list[Part] = []
         try:
-            with Reader(path) as reader:
-                self.topics = [Topic(c.topic, c.msgtype, c.msgcount) for c in reader.connections]
-        except OSError:
+            self._parts.append(Whole(path))
+        except PermissionError:
             raise
         except Exception as error:  # on damaged bytes it can fail in any way
-            self.damage = f'its index cannot be read ({_line(error)})'
-            self.topics = self._salvaged_topics()
+            self._open_parts(error)
+        for file in _databases(path):
+            log = file.with_name(f'{file.name}-wal')
+            if log.is_file() and log.stat().st_size:
+                self.damage.append(
+                    f'{log.name} holds messages that are not in it yet (bring them in with '
+                    f'`sqlite3 {file.name} "PRAGMA wal_checkpoint"`)'
+                )
+        counts: Counter[Topic] = Counter()
+        for part in self._parts:
+            counts.update(part.topics)
+        self.topics = dict(counts)
+        self.is_ros1 = path.suffix == '.bag'
 
-    def messages(self, topics: list[str]) -> Iterator[Recorded]:
-        """Those of some topics, in the order of recording; all that can be read.
-
-        What breaks off in the middle is told by `damage` afterwards.
-        """
-        if self.damage:
-            yield from (m for _, m in self._salvaged() if m and m.topic in topics)
+    def _open_parts(self, error: Exception) -> None:
+        """Every file by itself, since the bag as a whole gave this error."""
+        if not self.path.is_dir():
+            if self.path.suffix not in CUT:
+                if self.path.suffix == '.bag':
+                    reason = f'a ROS 1 bag that cannot be read ({one_line(error)})'
+                else:
+                    reason = 'compressed as a whole: give its folder, with a metadata.yaml'
+                raise SourceError(f'{self.path}: {reason}') from None
+            self._parts.append(CUT[self.path.suffix](self.path))
             return
-        try:
-            with Reader(self.path) as reader:
-                wanted = [c for c in reader.connections if c.topic in topics]
-                for connection, time, data in reader.messages(wanted):
-                    yield Recorded(connection.topic, time, bytes(data))
-        except GeneratorExit:
-            raise
-        except Exception as error:
-            self.damage = f'it breaks off ({_line(error)})'
-
-    def _salvaged_topics(self) -> list[Topic]:
-        types: dict[str, str] = {}
-        counts: dict[str, int] = {}
-        for (name, kind), message in self._salvaged():
-            types[name] = kind
-            counts[name] = counts.get(name, 0) + (message is not None)
-        return [Topic(name, kind, counts[name]) for name, kind in types.items()]
-
-    def _salvaged(self) -> Iterator[tuple[tuple[str, str], Recorded | None]]:
-        """(name, type) of a topic, and a message of it or None where it is only declared."""
-        files = [self.path]
-        if self.path.is_dir():
-            files = sorted(f for f in self.path.iterdir() if f.suffix in STORAGES)
+        files = self._files()
+        if not files:
+            raise SourceError(f'{self.path}: {one_line(error)}')
         for file in files:
-            yield from (_salvaged_mcap if file.suffix == '.mcap' else _salvaged_sqlite)(file)
-
-
-def _salvaged_mcap(file: Path) -> Iterator[tuple[tuple[str, str], Recorded | None]]:
-    schemas: dict[int, str] = {}
-    channels: dict[int, tuple[str, str]] = {}
-    with open(file, 'rb') as stream:
-        records = StreamReader(stream).records
-        while True:
+            if file.suffix == '.zstd':
+                raise SourceError(f'{file}: a damaged compressed file ({one_line(error)})')
             try:
-                record = next(records, None)
-            except Exception:  # where it breaks off
-                return
-            if record is None:
-                return
-            if isinstance(record, Schema):
-                schemas[record.id] = record.name
-            elif isinstance(record, Channel):
-                channels[record.id] = record.topic, schemas.get(record.schema_id, '')
-                yield channels[record.id], None
-            elif isinstance(record, Message) and record.channel_id in channels:
-                topic = channels[record.channel_id]
-                yield topic, Recorded(topic[0], record.log_time, record.data)
+                self._parts.append(Whole(file))
+            except Exception:
+                self._parts.append(CUT[file.suffix](file))
 
+    def _files(self) -> list[Path]:
+        """The files of a folder, as its metadata orders them or, without any, by name."""
+        try:
+            metadata = self._metadata()
+            files = [self.path / PurePath(name).name for name in metadata['relative_file_paths']]
+        except FileNotFoundError:
+            self.damage.append('it has no metadata.yaml')
+        except (yaml.YAMLError, ValueError, TypeError, KeyError):
+            self.damage.append('its metadata.yaml cannot be read')
+        else:
+            self.damage += [f'{f.name} is missing' for f in files if not f.is_file()]
+            return [f for f in files if f.is_file() and f.suffix in (*CUT, '.zstd')]
+        return sorted((f for f in self.path.iterdir() if f.suffix in CUT), key=by_number)
 
-def _salvaged_sqlite(file: Path) -> Iterator[tuple[tuple[str, str], Recorded | None]]:
-    try:
-        with closing(sqlite3.connect(f'{file.absolute().as_uri()}?mode=ro', uri=True)) as database:
-            topics = {
-                number: (str(name), str(kind))
-                for number, name, kind in database.execute('SELECT id, name, type FROM topics')
-            }
-            yield from ((topic, None) for topic in topics.values())
-            rows = database.execute(
-                'SELECT topic_id, timestamp, data FROM messages ORDER BY rowid'
+    def _metadata(self) -> dict[str, Any]:
+        text = (self.path / 'metadata.yaml').read_text()
+        return yaml.safe_load(text)['rosbag2_bagfile_information']
+
+    def expected(self, topic: Topic) -> int | None:
+        """How many messages of a topic the bag says it has, if it does."""
+        try:
+            told = self._metadata()['topics_with_message_count']
+            (count,) = (
+                int(one['message_count'])
+                for one in told
+                if one['topic_metadata']['name'] == topic.name
             )
-            for number, time, data in rows:
-                if number in topics and isinstance(data, bytes) and isinstance(time, int):
-                    yield topics[number], Recorded(topics[number][0], time, data)
-    except (sqlite3.Error, OverflowError):  # where it breaks off
-        return
+        except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError):
+            whole = all(isinstance(part, Whole) for part in self._parts)
+            return self.topics[topic] if whole else None
+        return count
+
+    def messages(self, topic: Topic) -> Iterator[tuple[int, bytes]]:
+        """When each was recorded [ns], and its bytes, of all files that can be read.
+
+        Raises Broken at the end when something was missing.
+        """
+        damage = list(self.damage)
+        for part in self._parts:
+            try:
+                yield from part.messages(topic)
+            except Broken as broken:
+                name = f'{part.path.name}: ' if len(self._parts) > 1 else ''
+                damage.append(f'{name}{broken}')
+        if damage:
+            raise Broken('; '.join(damage))
 
 
-def _line(error: Exception) -> str:
+def _databases(path: Path) -> list[Path]:
+    files = path.iterdir() if path.is_dir() else [path]
+    return [file for file in files if file.suffix == '.db3']
+
+
+def uncompressed(message: bytes) -> bytes:
+    """A message's CDR: rosbag2 can compress each, and rosbags needs metadata.yaml to tell."""
+    return zstd.decompress(message) if message[:4] == ZSTD_MAGIC else message
+
+
+def one_line(error: Exception) -> str:
     return ' '.join(str(error).split())[:200] or type(error).__name__

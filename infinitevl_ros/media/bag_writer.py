@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,30 +19,54 @@ FRAME_ID = 'camera'
 JPEG_QUALITY = 95
 
 
-def write_bag(path: Path, topic: str, shots: Iterable[Shot], compressed: bool = False) -> int:
-    """Write a rosbag2 folder with one .mcap file; returns how many images there are.
+def write_bag(
+    path: Path, topic: str, shots: Iterable[Shot], compressed: bool = False, force: bool = False
+) -> int:
+    """Write a rosbag2 folder or, where the path ends in .mcap, a lone file; returns the images.
 
     `topic` gets sensor_msgs/Image in rgb8 or, with `compressed`, `topic`/compressed JPEG images;
-    recorded at their stamps. Raises SourceError when `path` is there already.
+    recorded at their stamps. The bag appears at once when it is complete; with `force` in place of
+    the one that was there. Raises SourceError, for one when something else is there.
     """
-    if path.exists():
+    lone = path.suffix == '.mcap'
+    if not path.parent.is_dir():
+        raise SourceError(f'{path}: no such folder to write to')
+    if path.is_dir() and (lone or not (path / 'metadata.yaml').is_file()):
+        raise SourceError(f'{path}: a folder that is not a bag is there already')
+    if path.exists() and not force:
         raise SourceError(f'{path}: is there already')
+    with tempfile.TemporaryDirectory(prefix='.bag-', dir=path.parent) as unfinished:
+        # The name of the folder becomes that of the file in it.
+        folder = Path(unfinished, path.stem if lone else path.name)
+        written = _write(folder, topic, shots, compressed)
+        if not written:
+            raise SourceError(f'{path}: no picture to write')
+        if path.is_dir():
+            shutil.rmtree(path)
+        (folder / f'{folder.name}.mcap' if lone else folder).replace(path)
+    return written
+
+
+def _write(folder: Path, topic: str, shots: Iterable[Shot], compressed: bool) -> int:
     store = get_typestore(Stores.ROS2_JAZZY)
     kind = 'sensor_msgs/msg/CompressedImage' if compressed else 'sensor_msgs/msg/Image'
-    topic = f'{topic}/compressed' if compressed else topic
+    if compressed and not topic.endswith('/compressed'):
+        topic = f'{topic}/compressed'
     written = 0
-    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+    # Version 8 is read by every rosbag2 that reads 9, and by Humble's.
+    with Writer(folder, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection(topic, kind, typestore=store)
         for shot in shots:
-            message = _message(store, kind, shot)
+            message = _message(store.types, kind, shot)
             writer.write(connection, shot.stamp, store.serialize_cdr(message, kind))
             written += 1
     return written
 
 
-def _message(store: object, kind: str, shot: Shot) -> object:
-    types = store.types
+def _message(types: dict[str, type], kind: str, shot: Shot) -> object:
     sec, nanosec = divmod(shot.stamp, NANOSECONDS)
+    if not 0 <= sec < 2**31:
+        raise SourceError(f'a stamp of {sec} s, but a ROS header takes 0 to 2**31 - 1')
     stamp = types['builtin_interfaces/msg/Time'](sec, nanosec)
     header = types['std_msgs/msg/Header'](stamp, FRAME_ID)
     pixels = np.ascontiguousarray(shot.pixels)

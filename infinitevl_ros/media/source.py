@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +36,29 @@ class Source:
     kind: str
     topic = ''
     expected: int | None = None
+    _part = ''  # what one picture is in the file
 
     def __init__(self, path: Path):
         self.path, self.name = path, path.name
         self.warnings: list[str] = []
+        # Reasons to leave a picture out, numbers aside: the first in its words, and how many.
+        self._left_out: dict[str, tuple[str, int]] = {}
 
     def __iter__(self) -> Iterator[Shot]:
         self.warnings.clear()
+        self._left_out.clear()
         yield from self._shots()
+        for reason, count in self._left_out.values():
+            parts = f'{count} {self._part}{"s" if count > 1 else ""}'
+            self.warnings.append(f'{self.path}: {parts} left out: {reason}')
 
     def _shots(self) -> Iterator[Shot]:
         raise NotImplementedError
+
+    def _leave_out(self, reason: str) -> None:
+        key = re.sub(r'\d+', '', reason)
+        first, count = self._left_out.get(key, (reason, 0))
+        self._left_out[key] = first, count + 1
 
 
 def open_source(path: str | Path, topic: str = '') -> Source:
@@ -54,19 +67,26 @@ def open_source(path: str | Path, topic: str = '') -> Source:
     Raises SourceError: a bag with several image topics, for one, needs to be told which.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise SourceError(f'{path}: no such file')
-    is_folder = path.is_dir()
-    if path.suffix in BAG_SUFFIXES or (is_folder and (path / 'metadata.yaml').is_file()):
+    if not path.is_file() and not path.is_dir():
+        raise SourceError(f'{path}: no such file or folder')
+    if is_bag(path):
         from .bag import BagSource  # it loads rosbags
 
         return BagSource(path, topic)
     if topic:
         raise SourceError(f'{path}: not a bag, so there is no topic {topic} in it')
-    if is_folder or path.suffix.lower() in PICTURE_SUFFIXES:
+    if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
         from .pictures import PictureSource
 
         return PictureSource(path)
     from .video import VideoSource
 
     return VideoSource(path)
+
+
+def is_bag(path: Path) -> bool:
+    """Whether this is a file of a bag, or a folder with one; a recording that broke off counts."""
+    if not path.is_dir():
+        return path.suffix in BAG_SUFFIXES or path.name.endswith(('.mcap.zstd', '.db3.zstd'))
+    files = [file for file in path.iterdir() if file.is_file()]
+    return any(file.name == 'metadata.yaml' or is_bag(file) for file in files)

@@ -91,8 +91,11 @@ def load_questions(path: str | Path) -> Questions:
     except yaml.MarkedYAMLError as error:
         line = (error.problem_mark or error.context_mark).line + 1
         raise QuestionsError(f'{path}, line {line}: {error.problem}') from None
-    except yaml.YAMLError as error:
-        raise QuestionsError(f'{path}: {error}') from None
+    except yaml.reader.ReaderError as error:
+        line = text.count('\n', 0, error.position) + 1
+        raise QuestionsError(f'{path}, line {line}: {error.reason}') from None
+    except RecursionError:
+        raise QuestionsError(f'{path}: nested too deeply') from None
     return _Reader(path).file(root)
 
 

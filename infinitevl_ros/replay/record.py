@@ -19,12 +19,17 @@ class Taken:
 
 @dataclass(frozen=True)
 class Said:
-    """A caption of what the stream showed from `first_stamp` to `stamp`."""
+    """A caption of what the stream showed from `first_stamp` to `stamp`.
+
+    These are `first_at` and `at` seconds of stream time; `seconds` is the wall time it took.
+    """
 
     stamp: int
     first_stamp: int
     text: str
     seconds: float
+    first_at: float = 0.0
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,12 @@ class Record:
     captions: list[Said] = field(default_factory=list)
     answers: list[Answered] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+def printable(text: str) -> str:
+    """Without control characters but for new lines, whatever the model said."""
+    return ''.join(c if c.isprintable() or c == '\n' else ' ' for c in text)
+
+
+def one_line(text: str) -> str:
+    return ' '.join(printable(text).split())

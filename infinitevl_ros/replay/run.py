@@ -1,14 +1,18 @@
 """A stream through the engine, frame by frame: captions and questions at their times.
 
 Nothing is dropped and nothing waits for a clock: the same file gives the same words. They are
-those of infinitevl_node for the same frames, since captions fall due by the same Schedule and are
-asked, like questions, on a branch of the memory at that very frame.
+those of infinitevl_node for the same frames and settings, since captions fall due by the same
+Schedule and are asked, like questions, on a branch of the memory at that very frame.
+
+Stream time is the memory's: it goes on by the stamps, and a jump back, or of more than an hour,
+counts as none.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +23,11 @@ from tqdm import tqdm
 
 from ..engine import Sampling, StreamingEngine, VisualMemory
 from ..engine.engine import CAPTION_PROMPT
-from ..engine.schedule import NANOSECONDS, Schedule
+from ..engine.memory import LONGEST_GAP
+from ..engine.schedule import JUMP, NANOSECONDS, Schedule
 from ..media.source import Shot, Source
-from .questions import Question
+from .questions import MAX_TOKENS, Question
 from .record import Answered, Record, Said, Taken
-
-MAX_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,14 @@ class Listener:
     answer: Callable[[Answered], None] = lambda _: None
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a run; `record` is what there was until then."""
+
+    def __init__(self, record: Record):
+        super().__init__()
+        self.record = record
+
+
 def run(
     engine: StreamingEngine,
     source: Source,
@@ -62,16 +73,28 @@ def run(
 
     A question for a time is asked after the first frame of at least that stream time, one without
     a time after the last. One for a time that the stream does not reach is asked at its end, with
-    a warning. Raises ValueError for a question that cannot be asked, and for a stream that has no
-    frame.
+    a warning. Raises ValueError for a question that cannot be asked, with the first frame, and for
+    a stream that has no frame; Interrupted at Ctrl-C.
     """
     replay = _Replay(engine, source, captions, listener or Listener())
+    try:
+        _run(replay, source, questions, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(replay.record) from None
+    finally:
+        replay.record.warnings[:0] = source.warnings
+    return replay.record
+
+
+def _run(replay: _Replay, source: Source, questions: Sequence[Question], progress: bool) -> None:
     waiting = sorted((q for q in questions if q.at is not None), key=lambda q: q.at)
     bar = tqdm(total=source.expected, unit=' frames', disable=not progress, leave=False)
     with bar:
         for shot in source:
             replay.take(shot)
-            while waiting and waiting[0].at <= replay.elapsed:
+            if replay.begins:
+                replay.check(questions)
+            while waiting and replay.seen and waiting[0].at <= replay.elapsed:
                 replay.ask(waiting.pop(0))
             bar.update()
     if not replay.record.frames:
@@ -83,8 +106,6 @@ def run(
         )
     for question in (*waiting, *(q for q in questions if q.at is None)):
         replay.ask(question)
-    replay.record.warnings[:0] = source.warnings
-    return replay.record
 
 
 class _Replay:
@@ -99,9 +120,11 @@ class _Replay:
     ):
         self._engine, self._captions, self._listener = engine, captions, listener
         self._memory = engine.new_memory()
-        self._schedule, self._said_until = Schedule(), 0
-        self._first: int | None = None
-        self.elapsed = 0.0
+        self._schedule = Schedule()
+        # Stamp of the newest frame in the caption before, and its stream time.
+        self._since: int | None = None
+        self._since_at = 0.0
+        self.begins = False
         self.record = Record(
             source=source.name,
             kind=source.kind,
@@ -112,15 +135,28 @@ class _Replay:
             versions=versions(),
         )
 
+    @property
+    def elapsed(self) -> float:
+        """Stream time of the newest frame."""
+        return self._memory.elapsed / NANOSECONDS
+
+    @property
+    def seen(self) -> bool:
+        """Whether there is a picture to ask about; with two frames a grid the first one waits."""
+        return self._memory.frames > len(self._memory.waiting)
+
     def take(self, shot: Shot) -> None:
-        if self._first is None:
-            self._first = self._said_until = shot.stamp
+        """Take a frame, and caption if it is time; `begins` is set with the first one seen."""
+        before, seen = self._memory.newest_stamp, self.seen
         began = time.perf_counter()
         self._engine.ingest(self._memory, shot.pixels, shot.stamp)
         seconds = time.perf_counter() - began
-        self.elapsed = (shot.stamp - self._first) / NANOSECONDS
+        self.begins = self.seen and not seen
+        self._warn_of_jump(before, shot.stamp)
         self.record.frames.append(Taken(shot.stamp, seconds, self._memory.nbytes))
         self._listener.frame(shot)
+        if self._since is None or shot.stamp < self._since:
+            self._since, self._since_at = shot.stamp, self.elapsed
         captions = self._captions
         if captions and self._schedule.due(shot.stamp, int(captions.every * NANOSECONDS)):
             self._caption(captions, shot.stamp)
@@ -130,10 +166,31 @@ class _Replay:
         answer = self._engine.caption(self._memory, captions.prompt, sampling)
         for _ in answer:
             pass
-        said = Said(stamp, self._said_until, answer.text, answer.seconds)
-        self._said_until = stamp
+        since, self._since = self._since, stamp
+        since_at, self._since_at = self._since_at, self.elapsed
+        said = Said(stamp, since, answer.text, answer.seconds, since_at, self._since_at)
         self.record.captions.append(said)
         self._listener.caption(said)
+
+    def _warn_of_jump(self, before: int | None, stamp: int) -> None:
+        gap = 0 if before is None else stamp - before
+        if not -JUMP <= gap <= LONGEST_GAP:
+            way = 'back' if gap < 0 else 'ahead'
+            self.record.warnings.append(
+                f'frame {self._memory.frames}: stamps jump {way} by '
+                f'{abs(gap) / NANOSECONDS:.1f} s, which counts as no time'
+            )
+
+    def check(self, questions: Sequence[Question]) -> None:
+        """Begin every question and ask none: what is wrong with one is told before an hour."""
+        asked = [(question.text, question.sampling) for question in questions]
+        if self._captions:
+            asked.append((self._captions.prompt, Sampling(self._captions.max_tokens)))
+        for text, sampling in asked:
+            try:
+                self._engine.ask(self._memory, text, sampling).close()
+            except ValueError as error:
+                raise ValueError(f'"{textwrap.shorten(text, 60)}": {error}') from None
 
     def ask(self, question: Question) -> None:
         answered = asked(self._engine, self._memory, question, self.elapsed, self._listener.piece)

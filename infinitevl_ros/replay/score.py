@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .record import Record
+import itertools
+import textwrap
+
+from .record import Record, one_line
+
+WIDEST = 40  # characters of a column; longer texts go on below
 
 
 def score(record: Record) -> tuple[int, int]:
@@ -14,21 +19,26 @@ def score(record: Record) -> tuple[int, int]:
 def passes(record: Record, threshold: float) -> bool:
     """Whether at least this part of them was right; without expectations nothing passes."""
     right, known = score(record)
-    return known > 0 and right >= threshold * known
+    # The quotient, rounded once, is what a person writes: 0.55 * 100 is more than 55.
+    return known > 0 and right / known >= threshold
 
 
 def table(record: Record) -> str:
-    """A line for each answer: when, whether right, what was asked, said and expected."""
+    """A row for each answer: when, whether right, what was asked, said and expected."""
     signs = {True: 'right', False: 'WRONG', None: '-'}
     rows = [('time', '', 'question', 'answer', 'expected')]
     for answer in record.answers:
-        text = ' '.join(answer.text.split()) + (' ...' if answer.finish == 'length' else '')
-        time = f'{answer.at:.1f} s'
-        rows.append((time, signs[answer.right], answer.question, text, answer.expected))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        text = one_line(answer.text) + (' ...' if answer.finish == 'length' else '')
+        cells = signs[answer.right], one_line(answer.question), text, one_line(answer.expected)
+        rows.append((f'{answer.at:.1f} s', *cells))
+    wrapped = [[textwrap.wrap(cell, WIDEST) or [''] for cell in row] for row in rows]
+    widths = [
+        max(len(line) for cell in column for line in cell) for column in zip(*wrapped, strict=True)
+    ]
     lines = [
-        '  '.join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
-        for row in rows
+        '  '.join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+        for row in wrapped
+        for parts in itertools.zip_longest(*row, fillvalue='')
     ]
     right, known = score(record)
-    return '\n'.join([*(line.rstrip() for line in lines), f'{right} of {known} right'])
+    return '\n'.join([*lines, f'{right} of {known} right'])

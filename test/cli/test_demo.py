@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infinitevl_ros.cli.camera import VideoError, video_frames
+from infinitevl_ros.cli.camera import video_frames
 from infinitevl_ros.cli.main import main
+from infinitevl_ros.media.source import SourceError
 from infinitevl_ros.world.scene import ROOMS
 
 
@@ -111,8 +112,11 @@ def test_video_frames_are_rgb(tmp_path):
     frames = list(frames)
     assert (rate, len(frames), frames[0].shape) == (10, 3, (48, 64, 3))
     assert frames[0][..., 0].min() > 150 > 60 > frames[0][..., 2].max()
-    with pytest.raises(VideoError, match='no such file'):
+    with pytest.raises(SourceError, match='no such file'):
         video_frames(tmp_path / 'nothing.avi')
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(SourceError, match=r'a\.png: images, expected a video'):
+        video_frames(tmp_path / 'a.png')
 
 
 def test_random_checkpoints_are_seeded(tmp_path, capsys):

@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -63,6 +66,9 @@ def test_ask_images(command, video, tmp_path):
     code, out, _ = command('ask', tmp_path / 'a.png', tmp_path / 'b.png', 'Is the light on?')
     assert code == 0
     assert out.startswith('? Is the light on?\n= yes  [at 0.0 s, 2 frames')
+    code, _, err = command('ask', tmp_path / 'a.png', 'Is the light on?', '--at', '1')
+    assert code == 2
+    assert 'images have no times' in err
 
 
 def test_ask_for_json_and_by_a_file_of_questions(command, video, tmp_path):
@@ -75,9 +81,57 @@ def test_ask_for_json_and_by_a_file_of_questions(command, video, tmp_path):
     code, out, _ = command('ask', video, 'How many rooms?', '--json-schema', tmp_path / 's.json')
     assert code == 0
     assert json.loads(re.search(r'= (.*)  \[', out)[1])['n'] in range(10)
+    cut = command(
+        'ask', video, 'How many rooms?', '--json-schema', tmp_path / 's.json', '--max-tokens', '3'
+    )
+    assert cut[0] == 1
+    assert 'the JSON is longer than max_tokens' in cut[2]
     (tmp_path / 'q.yaml').write_text(QUESTIONS)
     code, out, _ = command('ask', video, '--questions', tmp_path / 'q.yaml')
     assert (code, out.count('? ')) == (0, 2)
+
+
+def test_json_on_standard_output_is_alone_there(command, video, tmp_path):
+    (tmp_path / 'q.yaml').write_text(QUESTIONS)
+    for arguments in (
+        ('ask', video, 'Is the light on?'),
+        ('caption', video, '--every', '1'),
+        ('check', video, '--questions', tmp_path / 'q.yaml', '--threshold', '0'),
+    ):
+        code, out, err = command(*arguments, '--json', '-')
+        assert code == 0, err
+        record = json.loads(out)
+        assert len(record['frames']) == 45
+        for text in (*record['answers'], *record['captions']):
+            assert text['text'] in err
+
+
+def test_ctrl_c_leaves_what_was_answered(tmp_path):
+    path = tmp_path / 'long.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 15, (112, 112))
+    (pixels, _), *_ = story(seed=2**32 + 7, frames=12, size=112)
+    for _ in range(20_000):
+        writer.write(pixels)
+    writer.release()
+    code = 'import sys; from infinitevl_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
+    words = 'ask', path, 'Is the light on?', '--at', '1', 'Which room?', '--json', 'r.json'
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    said = process.stdout.readline(), process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert 'Traceback' not in err
+    assert said[0] == '? Is the light on?\n'
+    assert said[1].startswith('= yes  [at 1.0 s')
+    record = json.loads((tmp_path / 'r.json').read_text())
+    assert [answer['at'] for answer in record['answers']] == [1.0]
+    assert 16 <= len(record['frames']) < 20_000
 
 
 def test_captions_in_every_format(command, video, tmp_path):
@@ -136,6 +190,11 @@ def test_a_video_becomes_a_bag(command, video, tmp_path):
         (['ask', 'VIDEO'], 'expected a question behind the file'),
         (['ask', 'VIDEO', 'other.png', 'What?'], 'other.png: no such file'),
         (['ask', 'VIDEO', 'VIDEO', 'What?'], 'one video or bag at a time'),
+        (['ask', 'VIDEO', 'my video.mp4', 'What?'], 'my video.mp4: no such file'),
+        (['ask', 'VIDEO', 'lost/frames', 'What?'], 'lost/frames: no such file'),
+        (['ask', 'VIDEO', 'What?', 'other.png'], 'other.png: expected a question; files come'),
+        (['ask', 'VIDEO', 'What?', '--json', 'no/r.json'], 'no/r.json: no such folder'),
+        (['caption', 'VIDEO', '-o', 'no/c.srt'], 'no/c.srt: no such folder'),
         (['ask', 'VIDEO', 'What?', '--at', '1', '--at', '2'], '--at is given 2 times for 1'),
         (['ask', 'VIDEO', 'What?', '--at', '-1'], '--at takes seconds'),
         (['ask', 'VIDEO', 'What?', '--temperature', '-1'], 'temperature is -1.0'),

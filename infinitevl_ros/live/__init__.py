@@ -1,0 +1,1 @@
+"""`infinitevl live`: a page that shows a stream and takes questions about it."""
