@@ -31,7 +31,7 @@ REQUIRED = {
     'PIL': 'pillow>=10.1',
     'tqdm': 'tqdm>=4.60',
     'yaml': 'pyyaml>=6.0',
-    'rosbags': 'rosbags>=0.10',
+    'rosbags': 'rosbags>=0.11',
     'aiohttp': 'aiohttp>=3.9',
 }
 # An image of 1280 x 720 in rgb8: what a socket should hold of a sender on another machine [bytes].

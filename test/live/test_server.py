@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import time
 
@@ -139,7 +138,6 @@ def test_every_page_forbids_what_is_not_its_own(path):
             assert 'unsafe' not in policy
             assert response.headers['X-Content-Type-Options'] == 'nosniff'
             assert 'Access-Control-Allow-Origin' not in response.headers
-            assert '//' not in re.sub(r'^ *//.*| // .*', '', await response.text(), flags=re.M)
 
     served(check)
 

@@ -1,0 +1,75 @@
+"""`infinitevl live` as a person starts and ends it."""
+
+import signal
+import socket
+import urllib.request
+
+import pytest
+from processes import infinitevl_live, live, patrol_video
+
+from infinitevl_ros.live import server
+
+
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp('live') / 'patrol.mp4'
+    patrol_video(path, seconds=2)
+    return path
+
+
+def test_a_port_in_use_is_said_in_a_line(video):
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = taken.getsockname()[1]
+        result = infinitevl_live(video, '--port', port)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        f'infinitevl live: port {port} of 127.0.0.1 is in use already; choose another with --port'
+    )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['nothing.mp4'], 'nothing.mp4: no such file'),
+        (['/dev/null'], '/dev/null: OpenCV gets no picture from this device'),
+        ([__file__], 'not a video'),
+        (['patrol.mp4', '--node', '/node'], '--node is for a running node, without VIDEO'),
+        (['--loop'], '--loop is for a file or device, give VIDEO'),
+        (['--node', 'no node'], '--node no node'),
+        (['--camera', 'front/left?'], 'front/left?'),
+        (['--port', '70000'], '--port is 70000, expected 0'),
+        (['--host', 'no.such.host.invalid'], '--host no.such.host.invalid: '),
+        (['VIDEO', '--model', 'no_such_folder'], 'no_such_folder'),
+    ],
+)
+def test_arguments_at_fault_are_said_in_a_line(video, arguments, words):
+    arguments = [str(video) if word == 'VIDEO' else word for word in arguments]
+    result = infinitevl_live('--port', 0, *arguments)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.splitlines()[-1].startswith('infinitevl live: ')
+    assert words in result.stderr.splitlines()[-1]
+    assert 'Traceback' not in result.stderr
+
+
+def test_other_machines_are_let_in_only_with_a_warning(video):
+    with live(video) as server:
+        with urllib.request.urlopen(server.url) as response:
+            assert response.status == 200
+        assert server.line.startswith('patrol.mp4: http://127.0.0.1:')
+        # Nobody but this machine itself reaches it.
+        listening = socket.create_server(('127.0.0.2', server.port))
+        listening.close()
+        code, seconds = server.end(signal.SIGTERM)
+        assert (code, seconds < 2) == (0, True)
+        assert 'Warning' not in server.errors
+    with live(video, '--host', '0.0.0.0') as server:
+        assert server.end()[0] == 130
+        assert 'anyone who reaches 0.0.0.0 can watch and ask' in server.errors
+
+
+def test_the_socket_listens_where_it_is_told_to():
+    with server.listen('127.0.0.1', 0) as listener:
+        assert listener.getsockname()[0] == '127.0.0.1'
+    with server.listen('::1', 0) as listener:
+        assert listener.getsockname()[0] == '::1'
