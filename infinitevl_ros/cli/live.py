@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
+import os
 import signal
 import sys
 from pathlib import Path
@@ -55,12 +56,17 @@ def run(arguments: argparse.Namespace) -> int:
     with listen(arguments.host, arguments.port) as listener:
         feed = _feed(arguments)
         _announce(arguments.host, listener.getsockname()[1], feed.name)
+        server = LiveServer(feed, arguments.host)
         try:
-            number = asyncio.run(LiveServer(feed, arguments.host).serve(listener))
+            code = 130 if asyncio.run(server.serve(listener)) == signal.SIGINT else 0
         except RuntimeError as error:
             print(f'infinitevl live: the engine failed: {error}', file=sys.stderr)
-            return 1
-    return 130 if number == signal.SIGINT else 0
+            code = 1
+    if not server.closed:
+        # An engine in the middle of a long step: Python cannot end beside it without a crash.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -51,7 +51,8 @@ class FileFeed(Feed):
 
     def start(self, board: Board) -> None:
         self._board = board
-        threading.Thread(target=self._run, name='live', daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name='live', daemon=True)
+        self._thread.start()
 
     def state(self) -> State:
         scheduler = self._scheduler
@@ -95,28 +96,30 @@ class FileFeed(Feed):
 
     def close(self) -> None:
         self._closing.set()
+        self._thread.join()
         if self._scheduler is not None:
             self._scheduler.close()
 
     def _run(self) -> None:
         try:
             self._load()
-            if self._scheduler is not None:
-                self._play()
+            self._play()
+        except _ClosedError:
+            pass
         except Exception as error:  # the server ends with it
             self._board.fail(error)
 
     def _load(self) -> None:
-        self._engine = load_engine(self._model, self._device)
+        self._engine = load_engine(self._model, self._device, progress=self._on_progress)
         self._memory = self._engine.new_memory()
-        if not self._closing.is_set():
-            self._scheduler = Scheduler(
-                self._engine,
-                MAX_QUESTIONS,
-                self._on_frame,
-                self._on_frame_error,
-                self._board.fail,
-            )
+        self._scheduler = Scheduler(
+            self._engine, MAX_QUESTIONS, self._on_frame, self._on_frame_error, self._board.fail
+        )
+
+    def _on_progress(self, line: str) -> None:
+        self._message = line
+        if self._closing.is_set():
+            raise _ClosedError
 
     def _play(self) -> None:
         """Every frame at its time, again and again with `loop`."""
@@ -160,6 +163,10 @@ class FileFeed(Feed):
 
     def _on_frame_error(self, _memory: VisualMemory, error: Exception) -> None:
         self._fault = f'frame refused: {error}'
+
+
+class _ClosedError(Exception):
+    """Closed while the model was loading."""
 
 
 class Device(Source):

@@ -46,7 +46,7 @@ function disconnect() {
 
 function showHello({ name, longest }) {
   at('name').textContent = name;
-  document.title = `${name} – InfiniteVL live`;
+  document.title = `${name} · InfiniteVL live`;
   at('question').maxLength = longest;
   // Those that the server has kept follow.
   at('captions').replaceChildren();

@@ -40,7 +40,8 @@ class RosFeed(Feed):
         try:
             validate_full_topic_name(f'{below}/captions')
         except rclpy.exceptions.InvalidTopicNameException as error:
-            raise ValueError(f'--node {node} with camera "{camera}": {error}') from None
+            reason, *_ = str(error).splitlines()
+            raise ValueError(f'--node {node}, --camera "{camera}": {reason}') from None
         self.name = below
         self._values: dict[str, str] = {}
         self._heard = float('-inf')

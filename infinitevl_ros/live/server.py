@@ -8,6 +8,7 @@ import contextlib
 import errno
 import ipaddress
 import json
+import os
 import signal
 import socket
 import threading
@@ -49,13 +50,17 @@ class RefusedError(Exception):
 
 
 class LiveServer:
-    """Serves a feed on `host`, which is one of the names it may be called by."""
+    """Serves a feed on `host`, which is one of the names it may be called by.
+
+    `closed` tells, after `serve`, whether the feed has ended all of its threads.
+    """
 
     def __init__(self, feed: Feed, host: str):
         self._feed = feed
         self._names = {'localhost', host.lower(), socket.gethostname().lower()}
         self._names.add(f'{socket.gethostname()}.local'.lower())
         self._asking = 0
+        self.closed = False
         self._board: Board | None = None
 
     async def serve(self, listener: socket.socket) -> int | None:
@@ -93,6 +98,7 @@ class LiveServer:
             closing.start()
             await runner.cleanup()
             await asyncio.to_thread(closing.join, CLOSE_TIMEOUT)
+            self.closed = not closing.is_alive()
 
     async def _poll(self) -> None:
         while True:
@@ -226,8 +232,8 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; OSError or ValueError say in a line what is wrong."""
     if not 0 <= port < 65536:
         raise ValueError(f'--port is {port}, expected 0 (any that is free) to 65535')
-    family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server((host, port), family=family)
     except socket.gaierror as error:
         raise OSError(f'--host {host}: {error.strerror}') from None
@@ -236,7 +242,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise OSError(
                 f'port {port} of {host} is in use already; choose another with --port'
             ) from None
-        raise OSError(f'cannot serve on {host}, port {port}: {error.strerror}') from None
+        raise OSError(f'cannot serve on {host}, port {port}: {os.strerror(error.errno)}') from None
 
 
 async def _question(request: web.Request) -> str:

@@ -76,12 +76,6 @@ def started(*command):
             process.wait()
 
 
-def infinitevl_live(*arguments):
-    """A run that is over soon by itself."""
-    command = [sys.executable, '-c', CODE, 'live', *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
-
-
 def patrol_video(path, seconds, seed=4, size=112):
     """Write a rendered patrol as a video; returns the names of the rooms it comes through."""
     patrol = story(seed, seconds * RATE, size)

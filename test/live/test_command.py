@@ -5,8 +5,9 @@ import socket
 import urllib.request
 
 import pytest
-from processes import infinitevl_live, live, patrol_video
+from processes import live, patrol_video
 
+from infinitevl_ros.cli.main import main
 from infinitevl_ros.live import server
 
 
@@ -17,14 +18,12 @@ def video(tmp_path_factory):
     return path
 
 
-def test_a_port_in_use_is_said_in_a_line(video):
+def test_a_port_in_use_is_said_in_a_line(video, capsys):
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
-        result = infinitevl_live(video, '--port', port)
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
-    assert line == (
-        f'infinitevl live: port {port} of 127.0.0.1 is in use already; choose another with --port'
+        assert main(['live', str(video), '--port', str(port)]) == 2
+    assert capsys.readouterr().err == (
+        f'infinitevl live: port {port} of 127.0.0.1 is in use already; choose another with --port\n'
     )
 
 
@@ -40,16 +39,17 @@ def test_a_port_in_use_is_said_in_a_line(video):
         (['--camera', 'front/left?'], 'front/left?'),
         (['--port', '70000'], '--port is 70000, expected 0'),
         (['--host', 'no.such.host.invalid'], '--host no.such.host.invalid: '),
+        (['--host', '192.0.2.7'], 'cannot serve on 192.0.2.7, port 0: '),
         (['VIDEO', '--model', 'no_such_folder'], 'no_such_folder'),
+        (['VIDEO', '--topic', '/image'], 'not a bag'),
     ],
 )
-def test_arguments_at_fault_are_said_in_a_line(video, arguments, words):
+def test_arguments_at_fault_are_said_in_a_line(video, arguments, words, capsys):
     arguments = [str(video) if word == 'VIDEO' else word for word in arguments]
-    result = infinitevl_live('--port', 0, *arguments)
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.splitlines()[-1].startswith('infinitevl live: ')
-    assert words in result.stderr.splitlines()[-1]
-    assert 'Traceback' not in result.stderr
+    assert main(['live', '--port', '0', *arguments]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith('infinitevl live: ')
+    assert words in line
 
 
 def test_other_machines_are_let_in_only_with_a_warning(video):

@@ -15,6 +15,7 @@ from infinitevl_ros.model.default import default_checkpoint
 from infinitevl_ros.world.scene import ROOMS
 
 TIMEOUT = 20.0
+UNKNOWN = '\N{EN DASH}'
 HOSTILE = '<img src=x onerror="document.title=1"><b>bold</b>'
 
 
@@ -45,11 +46,11 @@ class Page:
         first = self.wait(self.picture, 'a picture')
         self.wait(lambda: self.picture() != first, 'another picture')
         self.wait(lambda: self.text('message') == 'streaming', 'the state')
-        self.wait(lambda: self.text('frames') not in ('–', '0'), 'frames in memory')
+        self.wait(lambda: self.text('frames') not in (UNKNOWN, '0'), 'frames in memory')
 
     def ask(self, question, click=False):
         """Type a question, wait for its answer; returns question, answer and what stands below."""
-        self.driver.find_element(By.ID, 'question').send_keys(question + '' if click else question)
+        self.driver.find_element(By.ID, 'question').send_keys(question)
         if click:
             self.driver.find_element(By.ID, 'ask').click()
         else:
@@ -79,7 +80,7 @@ def test_a_file_is_watched_and_asked_about(tmp_path):
         assert 'frames' in about
         assert page.ask(HOSTILE, click=True)[0] == HOSTILE
         assert not driver.find_elements(By.CSS_SELECTOR, '#answers b, #answers img')
-        assert driver.title == 'patrol.mp4 – InfiniteVL live'
+        assert driver.title == 'patrol.mp4 · InfiniteVL live'
         assert len(driver.find_elements(By.CSS_SELECTOR, '#answers li')) == 2
         caption = page.wait(lambda: page.text('now'), 'a caption')
         assert caption in page.text('captions')
@@ -180,7 +181,7 @@ def test_a_running_node_is_watched_and_asked_about():
             assert page.ask('Is the light on?', click=True)[1] in ('yes', 'no')
             caption = page.wait(lambda: page.text('now'), 'a caption')
             assert caption in page.text('captions')
-            assert float(page.wait(lambda: page.text('rate').strip('–'), 'the rate')) > 5
+            assert float(page.wait(lambda: page.text('rate').strip(UNKNOWN), 'the rate')) > 5
             page.wait(lambda: page.text('seconds').endswith(' s'), "the last answer's time")
             assert page.text('model') == 'tiny'
             assert page.text('name') == '/infinitevl_node'
