@@ -326,4 +326,4 @@ def main(arguments: list[str] | None = None) -> int:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-    return node.exit_code
+    return node.exit_code if node else 0  # none: interrupted before it was there
