@@ -59,8 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         server = LiveServer(feed, arguments.host)
         try:
             code = 130 if asyncio.run(server.serve(listener)) == signal.SIGINT else 0
+            # A second Ctrl-C must not break into the end.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         except RuntimeError as error:
-            print(f'infinitevl live: the engine failed: {error}', file=sys.stderr)
+            print(f'infinitevl live: {error}', file=sys.stderr)
             code = 1
     if not server.closed:
         # An engine in the middle of a long step: Python cannot end beside it without a crash.

@@ -121,7 +121,9 @@ async function ask(question) {
     await answer(question, entry, asking.signal);
   } catch (error) {
     const stopped = error.name === 'AbortError';
-    finish(entry, stopped ? 'stopped' : `no answer: ${error.message}`, !stopped);
+    // This is how a browser says that it reaches nobody.
+    const reason = error instanceof TypeError ? 'no connection to the server' : error.message;
+    finish(entry, stopped ? 'stopped' : `no answer: ${reason}`, !stopped);
   }
   asking = null;
   showAsking(false);

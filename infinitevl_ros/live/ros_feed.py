@@ -20,7 +20,9 @@ from infinitevl_ros.msg import Caption as CaptionMessage
 from ..ros.subscription import TRANSPORTS, ImageSubscription
 from .feed import Board, Caption, Feed, Reply, State
 
-STALE = 4.0  # seconds without diagnostics, which come once a second, after which they are old
+# Diagnostics come once a second; a node that has sent none for so long [s] is gone. DDS itself
+# notices a node that crashed only after 20 s.
+SILENCE = 5.0
 COMPRESSED = '/compressed'
 LEVELS = {DiagnosticStatus.OK: 'ok', DiagnosticStatus.WARN: 'wait'}
 
@@ -57,7 +59,12 @@ class RosFeed(Feed):
         self._context = rclpy.Context()
         # Ctrl-C is the server's.
         rclpy.init(context=self._context)
-        self._node = rclpy.create_node('infinitevl_live', context=self._context)
+        self._node = rclpy.create_node(
+            'infinitevl_live',
+            context=self._context,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._node.create_subscription(
             CaptionMessage, f'{below}/captions', self._on_caption, latched
@@ -77,7 +84,7 @@ class RosFeed(Feed):
         self._thread.start()
 
     def state(self) -> State:
-        if time.monotonic() - self._heard > STALE:
+        if time.monotonic() - self._heard > SILENCE:
             return State(f'no node at {self._target}')
         if self._camera not in self._cameras and '' not in self._cameras and self._cameras:
             names = ', '.join(sorted(self._cameras))
@@ -102,6 +109,7 @@ class RosFeed(Feed):
         if not self._client.server_is_ready():
             raise ValueError(f'no node at {self._target}')
         asked = _Asked(on_piece, on_done)
+        self._asked.add(asked)
         self._on_executor(self._send, asked, question)
         return lambda: self._on_executor(self._cancel, asked)
 
@@ -128,7 +136,9 @@ class RosFeed(Feed):
     # On the executor's thread from here on.
 
     def _send(self, asked: _Asked, question: str) -> None:
-        self._asked.add(asked)
+        if asked.cancelled:  # the executor may run the later task first
+            self._end(asked, Reply(False, '', 'cancelled'))
+            return
         future = self._client.send_goal_async(
             Ask.Goal(question=question, camera=self._camera),
             lambda message: asked.on_piece(message.feedback.text),
@@ -167,8 +177,9 @@ class RosFeed(Feed):
 
     def _look_after(self) -> None:
         """Once a second: what a node that has gone leaves behind."""
-        if self._asked and not self._client.server_is_ready():
-            for asked in list(self._asked):
+        for asked in list(self._asked):
+            silent = time.monotonic() - max(self._heard, asked.began) > SILENCE
+            if silent or not self._client.server_is_ready():
                 self._end(asked, Reply(False, '', f'the node {self._target} is gone'))
 
     def _on_caption(self, message: CaptionMessage) -> None:
@@ -232,6 +243,7 @@ class _Asked:
 
     def __init__(self, on_piece: Callable[[str], None], on_done: Callable[[Reply], None]):
         self.on_piece, self.on_done = on_piece, on_done
+        self.began = time.monotonic()
         self.handle = None
         self.cancelled = False
 

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
+from ament_index_python.packages import get_package_prefix
 
 from infinitevl_ros.world.patrol import story
 
@@ -74,6 +76,19 @@ def started(*command):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def node_command(**parameters):
+    node = Path(get_package_prefix('infinitevl_ros')) / 'lib/infinitevl_ros/infinitevl_node'
+    flags = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
+    return sys.executable, str(node), '--ros-args', '--log-level', 'warn', *flags
+
+
+def camera_command(subscribers):
+    """Publishes a rendered patrol on /image for a minute."""
+    module = 'infinitevl_ros.cli.camera'
+    arguments = '--seconds', '60', '--subscribers', str(subscribers)
+    return sys.executable, '-m', module, *arguments
 
 
 def patrol_video(path, seconds, seed=4, size=112):
