@@ -226,9 +226,14 @@ class Client:
         """The reply of a service below the node's name."""
         if service not in self._clients:
             self._clients[service] = self.node.create_client(kind, f'infinitevl_node/{service}')
-        client = self._clients[service]
-        assert client.wait_for_service(TIMEOUT)
-        return self.wait(client.call_async(kind.Request(**fields)))
+        for _ in range(4):
+            if self._clients[service].wait_for_service(TIMEOUT / 4):
+                break
+            # Once in some hundred runs Fast DDS never tells a client of a service that is there.
+            self.node.destroy_client(self._clients[service])
+            self._clients[service] = self.node.create_client(kind, f'infinitevl_node/{service}')
+        assert self._clients[service].service_is_ready()
+        return self.wait(self._clients[service].call_async(kind.Request(**fields)))
 
     def change_state(self, label):
         transition = Transition(label=label)

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from conftest import SECOND, Client, counts, until
+from conftest import SECOND, counts, until
 
 from infinitevl_ros.cli.random_checkpoint import write_random_checkpoint
 from infinitevl_ros.engine import Snapshot
@@ -138,8 +138,7 @@ def test_a_robot_wakes_up_remembering(host, connect, tmp_path):
 
 def test_an_autosave_of_another_model_is_kept_and_told_of(host, connect, tmp_path, capfd):
     first = host(**QUIET, memory_dir=str(tmp_path), autosave_period=86400.0)
-    client = Client()
-    client.wait_ready()
+    client = connect()
     stream(first, client, 2)
     assert client.change_state('shutdown')
     client.close()
