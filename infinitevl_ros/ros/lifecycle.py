@@ -26,6 +26,9 @@ TRANSITIONS = {
     Transition.TRANSITION_ACTIVE_SHUTDOWN: 'shutdown',
 }
 
+# The new state is told of a moment before the transition to it has quite ended [s].
+GRACE = 0.5
+
 
 def logged(callback: Callable) -> Callable:
     """A transition's callback: what it raises is logged, which rclpy does not do."""
@@ -67,7 +70,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
 
         One is under way at a time: another is refused, or with `wait` comes after it.
         """
-        if not self._changing.acquire(blocking=wait):
+        if not self._changing.acquire(timeout=-1 if wait else GRACE):
             self.get_logger().warning(f'{label} refused: the node is {self.state}')
             return False
         try:

@@ -128,7 +128,17 @@ class Client:
         self._query = self.node.create_client(Query, f'{name}/query')
         self._ask = ActionClient(self.node, Ask, f'{name}/ask')
         self._watch = ActionClient(self.node, Watch, f'{name}/watch')
-        self._clients = {}
+        # Made now: a request or its reply may get lost while both sides are finding one another.
+        self._clients = {
+            service: self.node.create_client(kind, f'{name}/{service}')
+            for service, kind in (
+                ('change_state', ChangeState),
+                ('get_state', GetState),
+                ('save_memory', SaveMemory),
+                ('load_memory', LoadMemory),
+                ('reset', Trigger),
+            )
+        }
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self._thread = threading.Thread(target=self.executor.spin, daemon=True)
@@ -328,6 +338,8 @@ def connect():
         clients.append(Client(**options))
         if ready:
             clients[-1].wait_ready()
+        else:
+            assert until(lambda: len(clients[-1].engine_statuses) > 1)
         return clients[-1]
 
     yield connect
