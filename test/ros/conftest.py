@@ -2,6 +2,7 @@
 
 import array
 import contextlib
+import gc
 import subprocess
 import sys
 import threading
@@ -312,6 +313,8 @@ def host(checkpoint):
     yield host
     for node in hosted:
         node.stop()
+    hosted.clear()
+    gc.collect()  # a DDS participant ends with its context: many at a time lose one another
 
 
 @pytest.fixture
@@ -345,3 +348,5 @@ def connect():
     yield connect
     for client in clients:
         client.close()
+    clients.clear()
+    gc.collect()
