@@ -29,9 +29,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .engine import StreamingEngine
+from .engine.loading import load_engine
 from .media.source import open_source
 from .model.default import default_checkpoint
-from .replay.loading import load_engine
 from .replay.questions import Expectation, Question, load_questions
 from .replay.record import Record
 from .replay.run import run

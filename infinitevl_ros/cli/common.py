@@ -12,10 +12,10 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ..engine import StreamingEngine
+from ..engine.loading import DTYPES, load_engine
 from ..media.source import Source, open_source
 from ..model.checkpoint import quietly
 from ..model.default import default_checkpoint
-from ..replay.loading import DTYPES, load_engine
 
 STDOUT = Path('-')
 

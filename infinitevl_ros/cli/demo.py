@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from ..model.default import default_checkpoint
+from ..replay.record import one_line
 from ..world.patrol import story
 from .camera import PATROL_RATE, video_frames
 from .contact_sheet import Answer, Frame, contact_sheet
@@ -134,7 +135,7 @@ class Viewer:
             }
         )
         verdict = '' if truth is None else f' (truth: {truth})'
-        print(f'  ? {question}\n  = {printable(answer)}{verdict}  [{seconds:.2f} s]', flush=True)
+        print(f'  ? {question}\n  = {one_line(answer)}{verdict}  [{seconds:.2f} s]', flush=True)
 
     def close(self) -> None:
         import rclpy
@@ -158,7 +159,7 @@ class Viewer:
         stamp = _seconds(message.last_stamp)
         since = stamp - (stamp if self._first_stamp is None else self._first_stamp)
         self.report.captions.append({'stamp': since, 'text': message.text})
-        print(f'  {since:5.1f} s  {printable(message.text)}', flush=True)
+        print(f'  {since:5.1f} s  {one_line(message.text)}', flush=True)
         if self.recent:
             nearest = min(self.recent, key=lambda other: abs(other - stamp))
             self.frames.append(Frame(since, self.recent[nearest], message.text))
@@ -215,11 +216,6 @@ def _seconds_to_stream(arguments: argparse.Namespace) -> float:
     return sum(1 for _ in itertools.islice(frames, math.ceil(seconds * rate))) / rate
 
 
-def printable(text: str) -> str:
-    """One line without control characters, whatever the model said."""
-    return ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())
-
-
 def _stream(
     stack: contextlib.ExitStack,
     video: Path | None,
@@ -228,7 +224,7 @@ def _stream(
     report: Report,
 ) -> Viewer | None:
     """The three processes from first to last frame; fills in the report."""
-    node = stack.enter_context(_process(_node_command(model, seconds)))
+    node = stack.enter_context(child_process(_node_command(model, seconds)))
     viewer = Viewer(report)
     stack.callback(viewer.close)
     ready = viewer.spin_until(
@@ -245,7 +241,7 @@ def _stream(
     command += ['--subscribers', '2']  # the node, and this process for the thumbnails
     if video:
         command += ['--video', str(video)]
-    camera = stack.enter_context(_process(command, stdout=subprocess.PIPE, text=True))
+    camera = stack.enter_context(child_process(command, stdout=subprocess.PIPE, text=True))
     viewer.spin_until(lambda: bool(viewer.recent), 30.0, camera)
     for asked in _questions(video, seconds):
         viewer.spin_until(
@@ -305,7 +301,7 @@ def _node_command(model: Path, seconds: float) -> list[str]:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], **options: object) -> Iterator[subprocess.Popen]:
+def child_process(command: list[str], **options: object) -> Iterator[subprocess.Popen]:
     """A child process that is ended, gently first, when the block is left."""
     process = subprocess.Popen(command, **options)
     try:

@@ -14,7 +14,6 @@ from .checks import OK, PROBLEM, WARNING, Finding, line, size
 
 # Memories that a node with one camera allocates: its own, three branches, one to reset to.
 MEMORIES = 5
-DTYPES = {'BF16': 'bfloat16', 'F16': 'float16', 'F32': 'float32', 'F64': 'float64'}
 
 
 def gpu() -> Iterator[Finding]:
@@ -81,7 +80,7 @@ def model(folder: str | Path | None) -> Iterator[Finding]:
 
     from ..engine.engine import StreamingEngine
     from ..engine.prompt import Prompt
-    from ..model.checkpoint import load_config
+    from ..model.checkpoint import check_headers, load_config
     from ..model.config import CheckpointError
     from ..model.default import default_checkpoint
     from ..model.state import StreamState
@@ -89,7 +88,7 @@ def model(folder: str | Path | None) -> Iterator[Finding]:
     try:
         path = Path(folder).expanduser() if folder else default_checkpoint()
         config = load_config(path)
-        shapes, on_disk = _headers(path, config)
+        shapes, on_disk = check_headers(path, config)
         Prompt(path, config)
         height, width = StreamingEngine.frame_size_of(path)
         unit = config.vision.patch_size * config.vision.spatial_merge_size
@@ -189,7 +188,7 @@ def _kernels(config: Any, on_gpu: bool) -> Finding:
 
     device = torch.device('cuda' if on_gpu else 'cpu')
     # All that is asked of weights are their device and sizes.
-    reason = kernels._why_not_triton(SimpleNamespace(device=device, config=config))
+    reason = kernels.why_not_triton(SimpleNamespace(device=device, config=config))
     if reason is None:
         fp8 = torch.cuda.get_device_capability() >= (8, 9)
         found = f'Triton kernels and CUDA graphs; fp8 {"can" if fp8 else "cannot"} be used'
@@ -201,44 +200,6 @@ def _kernels(config: Any, on_gpu: bool) -> Finding:
     if 'triton' in reason or 'older' in reason:
         fix = "pip install 'torch>=2.8' 'triton>=3.2'"
     return Finding(WARNING, 'kernels', found, fix)
-
-
-def _headers(folder: Path, config: Any) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Shapes of all tensors, from the heads of the files, and the files' bytes.
-
-    Raises CheckpointError as loading them would, as far as that can be told without the data.
-    """
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    from ..model import checkpoint
-    from ..model.config import CheckpointError
-    from ..model.weights import tensor_shapes
-
-    expected = tensor_shapes(config)
-    found: dict[str, Any] = {}
-    files = checkpoint._weight_files(folder)
-    for file in files:
-        try:
-            with safe_open(file, framework='pt') as tensors:
-                for key in tensors.keys():  # noqa: SIM118 - not a dict
-                    name = checkpoint._published_name(key)
-                    if checkpoint._is_redundant(name, config):
-                        continue
-                    part = tensors.get_slice(key)
-                    dtype = part.get_dtype()
-                    dtype = getattr(torch, DTYPES[dtype]) if dtype in DTYPES else dtype
-                    tensor = SimpleNamespace(shape=part.get_shape(), dtype=dtype)
-                    checkpoint._check(file, name, tensor, expected, found)
-                    found[name] = tensor
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f'{file}: not a readable safetensors file: {error}') from None
-    missing = sorted(expected.keys() - found.keys())
-    if missing:
-        raise CheckpointError(
-            f'{folder}: {len(missing)} tensors are missing, the first is {missing[0]}'
-        )
-    return expected, sum(file.stat().st_size for file in files)
 
 
 def _room(on_gpu: bool) -> tuple[int | None, str]:

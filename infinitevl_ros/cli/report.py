@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..replay.questions import Questions, load_questions
 from ..replay.record import Record
-from ..replay.report import Thumbnails, write_report
+from ..replay.report import write_report
 from ..replay.run import Captioning, Interrupted, Listener
 from ..replay.run import run as replay
 from ..replay.score import passes, score
+from ..replay.thumbnails import Thumbnails
 from . import common
 
 EPILOG = """

@@ -4,8 +4,9 @@ from .engine import Answer, Frame, StreamingEngine
 from .memory import MemoryInfo, VisualMemory
 from .options import Options
 from .sampling import Sampling
-from .scheduler import Outcome, QueueFullError, Scheduler, Ticket
+from .scheduler import Scheduler
 from .snapshot import MemoryFileError, Snapshot
+from .tickets import Outcome, QueueFullError, Ticket
 
 __all__ = [
     'Answer',

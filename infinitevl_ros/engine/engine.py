@@ -127,6 +127,10 @@ class StreamingEngine:
         return self._runner.pictures_at_once
 
     @property
+    def weight_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.weights.tensors())
+
+    @property
     def gpu_memory(self) -> int | None:
         """Bytes that this process holds on the GPU; None on a CPU."""
         device = self.weights.device

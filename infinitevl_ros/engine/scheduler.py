@@ -7,16 +7,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from .engine import Answer, Frame, StreamingEngine
+from .engine import Frame, StreamingEngine
 from .memory import VisualMemory
 from .sampling import Sampling
+from .tickets import FrameCounts, Lane, Outcome, QueueFullError, Ticket, new_ticket
 
 # While frames come faster than they can be taken, answers get this part of the time.
 ANSWER_SHARE = 0.25
@@ -26,74 +26,6 @@ logger = logging.getLogger(__name__)
 # A frame, or a function that makes it from room for one of a shape: only frames that are taken are
 # ever decoded, and where the device reads them.
 FrameSource = np.ndarray | Callable[[Callable[[tuple[int, int, int]], np.ndarray]], np.ndarray]
-
-
-class QueueFullError(RuntimeError):
-    """As many questions wait as the scheduler holds."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a question ended.
-
-    `message` says why when `success` is false; `text` then is what had been said. `seconds` counts
-    from the question's arrival; stamps (nanoseconds) and `frames` tell what the answer has seen.
-    """
-
-    success: bool
-    text: str = ''
-    message: str = ''
-    tokens: int = 0
-    seconds: float = 0.0
-    frames: int = 0
-    first_stamp: int | None = None
-    newest_stamp: int | None = None
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A question on its way. Both callbacks run on the scheduler's thread and must not block."""
-
-    memory: VisualMemory
-    question: str
-    sampling: Sampling
-    deadline: float
-    on_done: Callable[[Outcome], None]
-    on_piece: Callable[[str], None] | None = None
-    began: float = field(default_factory=time.monotonic)
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        """End it before the next token, or where it waits; `on_done` is called as ever."""
-        self.cancelled = True
-
-    @property
-    def overdue(self) -> str:
-        """Why it must end now; '' when it need not."""
-        if self.cancelled:
-            return 'cancelled'
-        if time.monotonic() > self.deadline:
-            return f'no answer within {self.deadline - self.began:.1f} s'
-        return ''
-
-
-@dataclass
-class FrameCounts:
-    """Frames of one memory: offered, taken into it, dropped for a newer one, refused as broken."""
-
-    received: int = 0
-    taken: int = 0
-    dropped: int = 0
-    failed: int = 0
-    seconds: float = 0.0  # wall time the newest frame took
-
-
-@dataclass(eq=False)
-class Lane:
-    """Tickets that are answered one after the other; `answer` is the first one's, once begun."""
-
-    tickets: deque[Ticket] = field(default_factory=deque)
-    answer: Answer | None = None
 
 
 class Scheduler:
@@ -159,7 +91,7 @@ class Scheduler:
 
         `timeout` [s] counts from now. Raises QueueFullError at once when no more fit.
         """
-        ticket = _ticket(memory, question, sampling, timeout, on_done, on_piece)
+        ticket = new_ticket(memory, question, sampling, timeout, on_done, on_piece)
         return self._queue(self._questions, ticket)
 
     def check(
@@ -171,7 +103,7 @@ class Scheduler:
         timeout: float = 60.0,
     ) -> Ticket:
         """Queue a question of the node's own, beside those of others; see `ask`."""
-        ticket = _ticket(memory, question, sampling, timeout, on_done, None)
+        ticket = new_ticket(memory, question, sampling, timeout, on_done, None)
         return self._queue(self._checks, ticket)
 
     def caption(
@@ -189,7 +121,7 @@ class Scheduler:
         """
         if memory in self._captions:
             raise QueueFullError('the one before is still in the making')
-        ticket = _ticket(memory, prompt, sampling, timeout, on_done, None)
+        ticket = new_ticket(memory, prompt, sampling, timeout, on_done, None)
         lane = Lane(deque((ticket,)), self._engine.ask(memory, prompt, ticket.sampling))
         with self._wake:
             self._captions[memory] = lane
@@ -386,18 +318,6 @@ class Scheduler:
             self.answers += 1
             self.answer_seconds = seconds
         _guarded(ticket.on_done, outcome)
-
-
-def _ticket(
-    memory: VisualMemory,
-    question: str,
-    sampling: Sampling | None,
-    timeout: float,
-    on_done: Callable[[Outcome], None],
-    on_piece: Callable[[str], None] | None,
-) -> Ticket:
-    deadline = time.monotonic() + timeout
-    return Ticket(memory, question, sampling or Sampling(), deadline, on_done, on_piece)
 
 
 def _emptied(memory: VisualMemory) -> int:

@@ -19,9 +19,9 @@ from ..engine import (
     VisualMemory,
 )
 from ..engine.engine import CAPTION_PROMPT, NANOSECONDS
+from ..engine.loading import load_engine
 from ..engine.memory import LONGEST_GAP
 from ..media.source import Shot, Source, open_source
-from ..replay.loading import load_engine
 from ..replay.questions import MAX_TOKENS
 from .feed import Board, BusyError, Caption, Feed, Reply, State
 

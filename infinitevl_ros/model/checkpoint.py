@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ INDEX = 'model.safetensors.index.json'
 # Decays close to 1, which 16 bits would round to 1.
 FLOAT32 = ('.A_log', '.dt_bias')
 READABLE = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+# As safetensors spells them in a file's head.
+SPELLED = dict(zip(('BF16', 'F16', 'F32', 'F64'), READABLE, strict=True))
 PICKLES = ('*.bin', '*.pt', '*.pth', '*.ckpt')
 # Newer transformers spell the two halves differently.
 SPELLINGS = (('model.visual.', 'visual.'), ('model.language_model.', 'model.'))
@@ -65,19 +68,39 @@ def load_checkpoint(
             f'{file.name} ({number} of {len(files)}): {file.stat().st_size / 1e9:.2f} GB '
             f'in {time.monotonic() - began:.1f} s'
         )
-    missing = sorted(expected.keys() - tensors.keys())
-    if missing:
-        first = missing[0]
-        raise CheckpointError(
-            f'{folder}: {len(missing)} tensors are missing, the first is {first} '
-            f'{list(expected[first])}'
-        )
+    _check_complete(folder, expected, tensors)
     weights = build(config, tensors)
     digest = hashlib.sha256(repr(config).encode())
     for name in sorted(digests):
         digest.update(name.encode() + digests[name])
     weights.fingerprint = digest.hexdigest()[:16]
     return weights
+
+
+def check_headers(folder: Path, config: ModelConfig) -> tuple[dict[str, tuple[int, ...]], int]:
+    """The shapes of all tensors, and the bytes of their files, by the heads of the files alone.
+
+    Raises CheckpointError as loading them would, as far as that can be told without the data.
+    """
+    expected = tensor_shapes(config)
+    found: dict[str, Any] = {}
+    files = _weight_files(folder)
+    for file in files:
+        try:
+            with safe_open(file, framework='pt') as tensors:
+                for key in tensors.keys():  # noqa: SIM118 - not a dict
+                    name = _published_name(key)
+                    if _is_redundant(name, config):
+                        continue
+                    part = tensors.get_slice(key)
+                    dtype = SPELLED.get(part.get_dtype(), part.get_dtype())
+                    found_here = SimpleNamespace(shape=part.get_shape(), dtype=dtype)
+                    _check(file, name, found_here, expected, found)
+                    found[name] = found_here
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f'{file}: not a readable safetensors file: {error}') from None
+    _check_complete(folder, expected, found)
+    return expected, sum(file.stat().st_size for file in files)
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -153,6 +176,18 @@ def _digest(tensor: Tensor) -> bytes:
     """A checksum of a tensor as it is on disk."""
     values = tensor.contiguous().flatten().view(torch.uint8)
     return zlib.crc32(values.numpy()).to_bytes(4, 'little')
+
+
+def _check_complete(
+    folder: Path, expected: dict[str, tuple[int, ...]], found: dict[str, Any]
+) -> None:
+    missing = sorted(expected.keys() - found.keys())
+    if missing:
+        first = missing[0]
+        raise CheckpointError(
+            f'{folder}: {len(missing)} tensors are missing, the first is {first} '
+            f'{list(expected[first])}'
+        )
 
 
 def _is_redundant(name: str, config: ModelConfig) -> bool:

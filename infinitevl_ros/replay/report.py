@@ -7,7 +7,6 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -15,73 +14,16 @@ import numpy as np
 from PIL import Image
 
 from ..engine.memory import LONGEST_GAP
-from ..media.source import Shot
 from .charts import Plot, clock, duration, key, size, thin, value_ticks
-from .record import Answered, Record, Said
+from .record import Answered, Record
 from .score import passes, score
+from .thumbnails import MAX_THUMBNAILS, shrink
 
-THUMBNAIL_SIDE = 240  # pixels, of the longer side
-MAX_THUMBNAILS = 60
 NANOSECONDS = 1_000_000_000
 # No network, no scripts, whatever a file name or a model's words may hold.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 # What HTML forbids in a text, and halves of characters, which UTF-8 does.
 UNPRINTABLE = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]')
-
-
-@dataclass
-class Spread:
-    """Pictures of at most `most` shots (an even number), evenly spread, however many come."""
-
-    most: int
-    pictures: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    step: int = 1
-    seen: int = 0
-
-    def add(self, shot: Shot) -> None:
-        if self.seen % self.step == 0:
-            self.pictures.append((shot.stamp, shrink(shot.pixels)))
-            if len(self.pictures) > self.most:
-                self.pictures = self.pictures[::2]
-                self.step *= 2
-        self.seen += 1
-
-
-class Thumbnails:
-    """Small pictures for a report: of all the stream, of captions and of answers.
-
-    Their number is bounded, so that any length of stream fits. `keep` takes every shot, `mark`
-    every caption and answer when it has come.
-    """
-
-    def __init__(self) -> None:
-        third = MAX_THUMBNAILS // 3
-        self._all, self._captions, self._answers = Spread(third), Spread(third), Spread(third - 2)
-        self._newest: Shot | None = None
-
-    def keep(self, shot: Shot) -> None:
-        self._all.add(shot)
-        self._newest = shot
-
-    def mark(self, event: Said | Answered) -> None:
-        """Keep the newest picture: a caption or an answer is about all up to it."""
-        spread = self._captions if isinstance(event, Said) else self._answers
-        if not spread.pictures or spread.pictures[-1][0] != self._newest.stamp:
-            spread.add(self._newest)
-
-    def pictures(self) -> list[tuple[int, np.ndarray]]:
-        """Stamps and pictures (RGB uint8 [h, w, 3]), by time."""
-        kept = dict(self._all.pictures + self._captions.pictures + self._answers.pictures)
-        if self._newest is not None:
-            kept[self._newest.stamp] = shrink(self._newest.pixels)
-        return sorted(kept.items())
-
-
-def shrink(pixels: np.ndarray) -> np.ndarray:
-    """A picture whose longer side is at most THUMBNAIL_SIDE; RGB uint8 [height, width, 3]."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    return np.array(picture)
 
 
 def write_report(
@@ -236,8 +178,7 @@ class Page:
         numbers = self.asked.get(stamp, [])
         badge = f' <b>{span(numbers)}</b>' if numbers else ''
         text = f'<p class="said">{said(caption.text)}</p>' if caption else ''
-        picture = Image.fromarray(self.thumbnails[stamp])
-        picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        picture = Image.fromarray(shrink(self.thumbnails[stamp]))
         file = io.BytesIO()
         picture.convert('RGB').save(file, 'JPEG', quality=78, optimize=True)
         data = base64.b64encode(file.getvalue()).decode()

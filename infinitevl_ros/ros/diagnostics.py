@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 
-from ..engine.scheduler import FrameCounts
+from ..engine.tickets import FrameCounts
 
 if TYPE_CHECKING:
     from .camera import Camera

@@ -20,6 +20,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from ..engine import Options, Scheduler, StreamingEngine, VisualMemory
+from ..engine.loading import chosen_device, load_engine
 from ..model.config import CheckpointError
 from ..model.default import default_checkpoint
 from .camera import Camera
@@ -30,10 +31,6 @@ from .parameters import Values
 from .questions import Questions
 from .watches import Watches
 
-# Bytes of weights below which more threads gain nothing on a CPU: between two frames they fall
-# asleep, and to wake them costs as much as they do (two cores, 4 M parameters: a frame of a 20 Hz
-# camera takes 40 ms with two threads, 19 ms with one).
-SMALL_NETWORK = 100_000_000
 # A branch each for questions and for checks; every camera's captions have one more.
 LANES = 2
 NEXT_STEP = {'unconfigured': 'configure', 'inactive': 'activate'}
@@ -257,9 +254,7 @@ class InfiniteVLNode(ManagedNode):
                 'no model set: this is the small one that comes with the package, which knows its '
                 'rendered world alone; the parameter "model" names a checkpoint folder'
             )
-        if device == 'auto':
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        dtype, side = self.value('dtype'), self.value('frame_size')
+        device, side = chosen_device(device), self.value('frame_size')
         options = Options(
             cameras=len(self.cameras),
             branches=LANES + len(self.cameras),
@@ -269,20 +264,17 @@ class InfiniteVLNode(ManagedNode):
         )
         self.get_logger().info(f'loading {Path(model).expanduser()} on {device}')
         began = time.monotonic()
-        engine = StreamingEngine.from_checkpoint(
+        engine = load_engine(
             model,
             device,
-            None if dtype in ('auto', 'fp8') else getattr(torch, dtype),
+            self.value('dtype'),
+            self._on_progress,
             (side, side) if side else None,
             options,
-            dtype == 'fp8',
-            self._on_progress,
         )
-        weights = sum(tensor.nbytes for tensor in engine.weights.tensors())
-        if device == 'cpu' and weights < SMALL_NETWORK:
-            torch.set_num_threads(1)
         self.get_logger().info(
-            f'loaded {engine.name} in {time.monotonic() - began:.1f} s: {weights / 1e9:.2f} GB of '
+            f'loaded {engine.name} in {time.monotonic() - began:.1f} s: '
+            f'{engine.weight_bytes / 1e9:.2f} GB of '
             f'{engine.weights.dtype}, frames of {engine.frame_size[1]} x {engine.frame_size[0]} '
             'pixels'
         )

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from ..engine.engine import CAPTION_PROMPT
+from ..engine.loading import DTYPES
 from ..engine.options import POSITIONS, PROMPT_LAYOUTS
 
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
@@ -77,7 +78,7 @@ PARAMETERS = (
         'Precision of weights and windows; auto is float32 on a CPU and bfloat16 on a GPU. '
         'fp8 is bfloat16 with weights in 8 bits, on GPUs from Ada and Hopper on.',
         True,
-        choices=('auto', 'float32', 'bfloat16', 'fp8'),
+        choices=DTYPES,
     ),
     Parameter(
         'frame_size',

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 from ament_index_python.packages import get_package_prefix
 
+from infinitevl_ros.cli.demo import child_process
 from infinitevl_ros.world.patrol import story
 
 CODE = 'import sys; from infinitevl_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
@@ -63,19 +64,9 @@ def live(*arguments, **options):
         print(running.errors)  # pytest shows it with a failure
 
 
-@contextlib.contextmanager
 def started(*command):
     """A process that is interrupted when the block is left."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return child_process(list(command), stdout=subprocess.DEVNULL)
 
 
 def node_command(**parameters):

@@ -39,7 +39,7 @@ def test_nothing_is_said_on_a_cpu(golden, caplog):
 
 
 def test_a_gpu_with_everything_needs_no_excuse(on_gpu):
-    assert kernels._why_not_triton(on_gpu) is None
+    assert kernels.why_not_triton(on_gpu) is None
 
 
 def test_what_is_missing_is_one_line_in_the_log(on_gpu, caplog, monkeypatch):

@@ -16,7 +16,8 @@ from infinitevl_ros.replay.charts import (
     value_ticks,
 )
 from infinitevl_ros.replay.record import Answered, Record, Said, Taken
-from infinitevl_ros.replay.report import Thumbnails, write_report
+from infinitevl_ros.replay.report import write_report
+from infinitevl_ros.replay.thumbnails import Thumbnails
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from infinitevl_ros.engine import Options, Sampling, StreamingEngine
+from infinitevl_ros.engine.loading import load_engine
 from infinitevl_ros.media.source import Shot, Source
 from infinitevl_ros.model.default import default_checkpoint
-from infinitevl_ros.replay.loading import load_engine
 from infinitevl_ros.replay.questions import Expectation, Question
 from infinitevl_ros.replay.record import Answered, Record, one_line, printable
 from infinitevl_ros.replay.run import Captioning, Interrupted, Listener, run

@@ -142,10 +142,7 @@ def test_a_failing_engine_goes_through_on_error(host, connect, autostart, capfd)
     assert 'the device is gone; the node was active and gives up its model and memories' in log
 
 
-def test_an_engine_that_never_worked_is_not_started_again(host, monkeypatch):
-    def fail(*_):
-        raise RuntimeError('the device is gone')
-
+def test_an_engine_that_never_worked_is_not_started_again(host):
     node = host(autostart=True)
     assert until(lambda: node.state == 'active')
     node._on_failure(RuntimeError('the device is gone'))

@@ -3,9 +3,9 @@
 import pytest
 from conftest import SECOND, counts, until
 
+from infinitevl_ros.engine.loading import load_engine
 from infinitevl_ros.media.source import Shot, Source
 from infinitevl_ros.model.default import default_checkpoint
-from infinitevl_ros.replay.loading import load_engine
 from infinitevl_ros.replay.questions import Question
 from infinitevl_ros.replay.run import Captioning, run
 from infinitevl_ros.ros import stamps

@@ -21,7 +21,7 @@ def fastest(weights: Weights, fp8: bool = False) -> Weights:
     the device cannot do that. A GPU without its kernels falls back to plain torch, and the log
     says so.
     """
-    reason = _why_not_triton(weights)
+    reason = why_not_triton(weights)
     if reason is None:
         if fp8 and torch.cuda.get_device_capability(weights.device) < (8, 9):
             raise ValueError('fp8 needs a GPU of compute capability 8.9 (Ada, Hopper) or more')
@@ -39,7 +39,8 @@ def fastest(weights: Weights, fp8: bool = False) -> Weights:
     return weights
 
 
-def _why_not_triton(weights: Weights) -> str | None:
+def why_not_triton(weights: Weights) -> str | None:
+    """Why plain torch must do, by device and config alone; None when the GPU's kernels can."""
     if weights.device.type != 'cuda' or torch.version.cuda is None:
         return f'device "{weights.device}" is not an NVIDIA GPU'
     if importlib.util.find_spec('triton') is None:

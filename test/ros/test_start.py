@@ -1,0 +1,62 @@
+"""The node as a process: how it starts, ends, and says why it cannot."""
+
+import signal
+import subprocess
+import time
+
+from conftest import node_command
+
+
+def run_node(*arguments):
+    return subprocess.run(node_command(*arguments), capture_output=True, text=True, timeout=60)
+
+
+def test_sigterm_at_any_time_is_a_clean_end(checkpoint):
+    for delay in (1.0, 2.0, 3.0):
+        command = node_command('-p', f'model:={checkpoint}')
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        time.sleep(delay)
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+        assert process.returncode in (0, -15), log
+        assert 'Traceback' not in log
+
+
+def test_a_device_that_is_not_there_is_one_line(checkpoint):
+    result = run_node('-p', f'model:={checkpoint}', '-p', 'device:=cuda:77')
+    assert result.returncode == 1
+    assert 'infinitevl_node]: device "cuda:77" cannot be used' in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_without_a_model_it_takes_the_small_one_and_says_so():
+    process = subprocess.Popen(node_command(), stderr=subprocess.PIPE, text=True)
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if 'tiny' in line and 'loaded' in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert 'knows its rendered world alone' in ''.join(said)
+
+
+def test_a_missing_checkpoint_is_one_line():
+    result = run_node('-p', 'model:=/nowhere/model')
+    assert result.returncode == 1
+    assert (
+        '/nowhere/model: no such checkpoint folder; the parameter "model" names a checkpoint'
+        in result.stderr
+    )
+    assert 'Traceback' not in result.stderr
+
+
+def test_a_wrong_parameter_is_one_line(checkpoint):
+    result = run_node('-p', f'model:={checkpoint}', '-p', 'transport:=smoke')
+    assert result.returncode == 1
+    assert 'transport is "smoke", expected one of raw, compressed' in result.stderr
+    result = run_node('-p', f'model:={checkpoint}', '-p', 'max_tokens:=0')
+    assert result.returncode == 1
+    assert 'max_tokens' in result.stderr
+    assert 'Traceback' not in result.stderr
