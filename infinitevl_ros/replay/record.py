@@ -56,7 +56,10 @@ class Answered:
 
 @dataclass
 class Record:
-    """A whole run: where the frames came from, what saw them, and what came of it."""
+    """A whole run: where the frames came from, what saw them, and what came of it.
+
+    A run waits for every frame; `dropped_live` is how many a camera would have lost, see pace.py.
+    """
 
     source: str
     kind: str
@@ -69,6 +72,7 @@ class Record:
     captions: list[Said] = field(default_factory=list)
     answers: list[Answered] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    dropped_live: int = 0
 
 
 def printable(text: str) -> str:

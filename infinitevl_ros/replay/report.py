@@ -111,7 +111,14 @@ class Page:
             'Date': record.date,
         }
         listed = ''.join(f'<div><dt>{k}</dt><dd>{words(v)}</dd></div>' for k, v in facts.items())
-        tiles = (self._score(), self._length(), self._speed(), self._waits(), self._memory())
+        tiles = (
+            self._score(),
+            self._length(),
+            self._speed(),
+            self._dropped(),
+            self._waits(),
+            self._memory(),
+        )
         return (
             '<header>\n<p class="brand">infinitevl report</p>\n'
             f'<h1>{words(record.source)}</h1>\n<dl class="facts">{listed}</dl>\n'
@@ -144,6 +151,10 @@ class Page:
             return ''
         p99 = duration(np.percentile(self.seconds, 99))
         return tile('Frame, median', duration(np.median(self.seconds)), f'p99 {p99}')
+
+    def _dropped(self) -> str:
+        dropped, frames = self.record.dropped_live, len(self.record.frames)
+        return tile('Dropped if live', f'{dropped:,}', f'of {counted(frames, "frame")}')
 
     def _waits(self) -> str:
         if not self.record.answers:

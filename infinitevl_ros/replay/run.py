@@ -26,6 +26,7 @@ from ..engine.engine import CAPTION_PROMPT
 from ..engine.memory import LONGEST_GAP
 from ..engine.schedule import JUMP, NANOSECONDS, Schedule
 from ..media.source import Shot, Source
+from .pace import Pace
 from .questions import MAX_TOKENS, Question
 from .record import Answered, Record, Said, Taken
 
@@ -94,7 +95,7 @@ def _run(replay: _Replay, source: Source, questions: Sequence[Question], progres
             replay.take(shot)
             if replay.begins:
                 replay.check(questions)
-            while waiting and replay.seen and waiting[0].at <= replay.elapsed:
+            while waiting and replay.seen and replay.has_come(waiting[0].at):
                 replay.ask(waiting.pop(0))
             bar.update()
     if not replay.record.frames:
@@ -121,6 +122,7 @@ class _Replay:
         self._engine, self._captions, self._listener = engine, captions, listener
         self._memory = engine.new_memory()
         self._schedule = Schedule()
+        self._pace = Pace()
         # Stamp of the newest frame in the caption before, and its stream time.
         self._since: int | None = None
         self._since_at = 0.0
@@ -140,6 +142,10 @@ class _Replay:
         """Stream time of the newest frame."""
         return self._memory.elapsed / NANOSECONDS
 
+    def has_come(self, seconds: float) -> bool:
+        """Whether stream time has got there, to the nanosecond that stamps are written in."""
+        return round(seconds * NANOSECONDS) <= self._memory.elapsed
+
     @property
     def seen(self) -> bool:
         """Whether there is a picture to ask about; with two frames a grid the first one waits."""
@@ -154,6 +160,8 @@ class _Replay:
         self.begins = self.seen and not seen
         self._warn_of_jump(before, shot.stamp)
         self.record.frames.append(Taken(shot.stamp, seconds, self._memory.nbytes))
+        self._pace.add(self.elapsed, seconds)
+        self.record.dropped_live = self._pace.dropped
         self._listener.frame(shot)
         if self._since is None or shot.stamp < self._since:
             self._since, self._since_at = shot.stamp, self.elapsed

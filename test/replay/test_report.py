@@ -172,6 +172,11 @@ def test_nothing_is_scored_where_nothing_was_expected(tmp_path):
     assert not re.search('[Rr]ight', re.sub('(?s)<style>.*</style>', '', html))
 
 
+def test_frames_that_a_camera_would_have_lost_are_told(tmp_path):
+    html = page(tmp_path, record(dropped_live=1234))
+    assert 'Dropped if live</p><p class="value">1,234</p><p>of 151 frames<' in html
+
+
 def test_memory_is_told_as_it_was(tmp_path):
     assert '1,163,304 bytes from first to last frame.' in page(tmp_path, record())
     grown = [*frames(10), *(Taken(START + 10 * SECOND, 0.02, 2_000_000) for _ in range(2))]

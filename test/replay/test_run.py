@@ -77,6 +77,33 @@ def test_questions_come_at_their_times_and_captions_at_theirs(engine):
     assert ''.join(said) == record.answers[0].text
 
 
+def test_a_time_between_two_nanoseconds_is_that_of_its_frame(engine):
+    class Thirds(Patrol):
+        def _shots(self):
+            for number, shot in enumerate(super()._shots()):
+                yield Shot(number * SECOND // 15, shot.pixels)
+
+    record = run(
+        engine, Thirds(6), [Question('Is the light on?', at=number / 15) for number in (5, 2)]
+    )
+    assert [answer.frames for answer in record.answers] == [3, 6]
+    assert not record.warnings
+
+
+def test_frames_that_a_camera_would_have_lost_are_counted(engine):
+    class Fast(Patrol):
+        """A millisecond from frame to frame, which no engine keeps up with."""
+
+        def _shots(self):
+            for number, shot in enumerate(super()._shots()):
+                yield Shot(number * SECOND // 1000, shot.pixels)
+
+    assert run(engine, Patrol(10)).dropped_live == 0
+    record = run(engine, Fast(10))
+    assert len(record.frames) == 10
+    assert record.dropped_live > 0
+
+
 def test_the_words_are_those_of_the_engine(engine):
     record = run(engine, Patrol(20), [Question('Which room is this?')], Captioning(1.0))
     memory = engine.new_memory()
