@@ -19,7 +19,7 @@ from . import common
 
 EPILOG = """
 examples:
-  infinitevl ask patrol.mp4 "Which room is this?" --at 12.5
+  infinitevl ask patrol.mp4 "Which room is this?" --at 3 --at 12.5
   infinitevl ask patrol.mp4 "Which room is this?" "Is the door open?" --at 3 --at 12.5
   infinitevl ask patrol.mcap --topic /camera/image_raw "Have you seen a red ball?" --stream
   infinitevl ask before.png after.png "What has changed?"
@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='append',
         default=[],
         metavar='SECONDS',
-        help='when in the stream to ask: the first is for the first question, and so on; those '
-        'without are asked at the end',
+        help='when in the stream to ask, instead of at its end; one question is asked at every '
+        'such time, of several questions each at its own, in their order',
     )
     parser.add_argument('--topic', default='', help='of a bag that has several with images')
     parser.add_argument('--questions', type=Path, help='more questions, from a YAML file')
@@ -155,10 +155,7 @@ def _split(arguments: argparse.Namespace) -> tuple[list[Path], list[Question]]:
             raise ValueError(f'{file}: no such file')
     for word in filter(_looks_like_a_file, words):
         raise ValueError(f'{word}: expected a question; files come before all questions')
-    if len(arguments.at) > len(words):
-        raise ValueError(f'--at is given {len(arguments.at)} times for {len(words)} questions')
-    times = itertools.chain(arguments.at, itertools.repeat(None))
-    questions = [Question(word, at, sampling=sampling) for word, at in zip(words, times)]  # noqa: B905
+    questions = [Question(word, at, sampling=sampling) for word, at in _timed(words, arguments.at)]
     if arguments.questions:
         questions += load_questions(arguments.questions).questions
     if not questions:
@@ -166,6 +163,15 @@ def _split(arguments: argparse.Namespace) -> tuple[list[Path], list[Question]]:
     if any(question.at is not None and not question.at >= 0 for question in questions):
         raise ValueError('--at takes seconds of stream time, 0 or more')
     return files, questions
+
+
+def _timed(words: list[str], times: list[float]) -> list[tuple[str, float | None]]:
+    """Each question with when to ask it; ValueError for times that belong to no question."""
+    if len(words) == 1 and times:
+        return [(words[0], at) for at in times]
+    if len(times) > len(words):
+        raise ValueError(f'--at is given {len(times)} times for {len(words)} questions')
+    return list(itertools.zip_longest(words, times))
 
 
 def _looks_like_a_file(word: str) -> bool:

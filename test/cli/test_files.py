@@ -59,6 +59,14 @@ def test_ask_a_video_at_several_times(command, video, tmp_path):
     assert streamed.startswith('? Is the light on?\n= yes  [at 1.0 s, 16 frames')
 
 
+def test_one_question_is_asked_at_every_time(command, video):
+    out = command('ask', video, 'Is the light on?', '--at', '2', '--at', '1')[1]
+    assert re.findall(r'\? (.*)\n= .*  \[at (.*) s, (\d+) frames', out) == [
+        ('Is the light on?', '1.0', '16'),
+        ('Is the light on?', '2.0', '31'),
+    ]
+
+
 def test_ask_images(command, video, tmp_path):
     first = next(iter(open_source(video))).pixels
     for name in ('a.png', 'b.png'):
@@ -195,7 +203,11 @@ def test_a_video_becomes_a_bag(command, video, tmp_path):
         (['ask', 'VIDEO', 'What?', 'other.png'], 'other.png: expected a question; files come'),
         (['ask', 'VIDEO', 'What?', '--json', 'no/r.json'], 'no/r.json: no such folder'),
         (['caption', 'VIDEO', '-o', 'no/c.srt'], 'no/c.srt: no such folder'),
-        (['ask', 'VIDEO', 'What?', '--at', '1', '--at', '2'], '--at is given 2 times for 1'),
+        (['ask', 'VIDEO', '--at', '1'], '--at is given 1 times for 0'),
+        (
+            ['ask', 'VIDEO', 'What?', 'Who?', '--at', '1', '--at', '2', '--at', '3'],
+            '3 times for 2',
+        ),
         (['ask', 'VIDEO', 'What?', '--at', '-1'], '--at takes seconds'),
         (['ask', 'VIDEO', 'What?', '--temperature', '-1'], 'temperature is -1.0'),
         (['ask', 'VIDEO', 'What?', '--model', 'nowhere'], 'nowhere: no such checkpoint folder'),
