@@ -7,7 +7,7 @@ from views import words_of
 from infinitevl_ros.cli.story import plan_questions
 from infinitevl_ros.world.patrol import plan, story
 from infinitevl_ros.world.questions import Observer, ask
-from infinitevl_ros.world.wordings import MEMORY
+from infinitevl_ros.world.wordings import MEMORY, WORDINGS
 
 
 def rederive(kind, words, views):
