@@ -25,6 +25,7 @@ from std_srvs.srv import Trigger
 
 from infinitevl_ros.action import Ask, Watch
 from infinitevl_ros.msg import Caption
+from infinitevl_ros.ros import diagnostics
 from infinitevl_ros.ros.node import InfiniteVLNode
 from infinitevl_ros.srv import LoadMemory, Query, SaveMemory
 
@@ -97,7 +98,7 @@ class HostedNode:
 
 
 def counts(node, camera=0):
-    """The frames of a camera of a hosted node: at once, where diagnostics come once a second."""
+    """The frames of a camera of a hosted node: at once, where diagnostics come a little later."""
     return node.scheduler.counts(node.cameras[camera].memory)
 
 
@@ -305,8 +306,9 @@ class _Texts:
 
 
 @pytest.fixture
-def host(checkpoint):
-    """Nodes in this process, stopped when the test ends."""
+def host(checkpoint, monkeypatch):
+    """Nodes in this process, whose diagnostics come at 10 Hz; stopped when the test ends."""
+    monkeypatch.setattr(diagnostics, 'PERIOD', 0.1)
     hosted = []
 
     def host(**parameters):

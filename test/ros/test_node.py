@@ -2,6 +2,7 @@
 
 import array
 import json
+import re
 import time
 
 import cv2
@@ -13,6 +14,7 @@ from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import CompressedImage
 
 from infinitevl_ros.media.images import ENCODINGS
+from infinitevl_ros.ros import diagnostics
 
 
 def nanoseconds(stamp):
@@ -358,6 +360,30 @@ def test_parameters_change_at_run_time(host, connect):
     assert until(lambda: client.captions)
     refused = client.wait(remote.set_parameters([Parameter('device', value='cpu')])).results[0]
     assert not refused.successful
+
+
+def test_a_line_in_the_log_from_time_to_time(host, connect, monkeypatch, capfd):
+    assert diagnostics.LOG_PERIOD == 60.0
+    monkeypatch.setattr(diagnostics, 'LOG_PERIOD', 1.0)
+    host(caption_period=0.0, max_tokens=4)
+    client = connect()
+    client.stream(4)
+    client.wait_value('frames_taken', lambda taken: taken == 4)
+    assert client.ask('What?').success
+    log = ''
+
+    def lines():
+        nonlocal log
+        log += capfd.readouterr().err
+        return re.findall(
+            r'/image: (\d+) frames taken in the last minute, 0 dropped, 0 refused, [0-9.]+ ms a '
+            r'frame, (\d+) in memory; (\d+) answers, the last in [0-9.]+ s',
+            log,
+        )
+
+    assert until(lambda: lines() and lines()[-1] == ('0', '4', '0')), log
+    taken, _, answered = zip(*lines(), strict=True)
+    assert (sum(map(int, taken)), sum(map(int, answered))) == (4, 1)
 
 
 def test_diagnostics_before_the_first_image(host, connect):
