@@ -20,11 +20,13 @@ from infinitevl_ros.cli.random_checkpoint import write_checkpoint, write_prompt
 from infinitevl_ros.engine.prompt import Prompt
 from infinitevl_ros.model.config import DELTA, ModelConfig
 
-from . import trainer
+from . import asking
+from .asking import Asking
 from .checkpoint import config_values, initial_tensors, make_tokenizer
 from .curve import draw_curve
 from .data import Phase, Pool, Words, WorldSettings
-from .trainer import Stage, Student, Trainer
+from .seeing import Seeing
+from .trainer import Stage, Student, Task, Trainer
 
 CONFIGS = Path(__file__).parent / 'configs'
 
@@ -38,6 +40,11 @@ class Recipe:
     teacher_window: int
     worlds: WorldSettings
     stages: tuple[Stage, ...]
+
+    @property
+    def teacher(self) -> int:
+        """The number of the last stage in which every layer attends."""
+        return max(i for i, stage in enumerate(self.stages) if stage.full_attention)
 
     @classmethod
     def read(cls, file: Path) -> Recipe:
@@ -69,23 +76,28 @@ class Run:
         """Run a stage, or what is left of it; false when the time ran out first."""
         stage = self.recipe.stages[number]
         student = self._student(number)
-        write_prompt(self.folder, self.tokenizer)
-        words = Words(Prompt(self.folder, student.config), student.config.eos_token_ids[0])
-        loss = trainer.answers
-        if stage.loss != 'answers':
-            teacher = self._load(0)
-            loss = {'layers': trainer.layers_of, 'scores': trainer.scores_of}[stage.loss](teacher)
-        work = Trainer(
-            stage, student, loss, self.recipe.worlds, self.recipe.seed, words, self.folder
-        )
+        work = Trainer(stage, student, self._task(stage, student), self.folder)
         done = work.run(self._pool, until)
         if done:
             self._write(self.folder / stage.name, number, student)
             draw_curve(self.folder / 'log.jsonl', self.folder / 'curve.png')
         return done
 
+    def _task(self, stage: Stage, student: Student) -> Task:
+        settings, seed = self.recipe.worlds, self.recipe.seed
+        if stage.loss == 'sights':
+            return Seeing(student, settings, seed)
+        loss = asking.answers
+        if stage.loss != 'answers':
+            teacher = self._load(self.recipe.teacher)
+            loss = {'layers': asking.layers_of, 'scores': asking.scores_of}[stage.loss](teacher)
+        write_prompt(self.folder, self.tokenizer)
+        words = Words(Prompt(self.folder, student.config), student.config.eos_token_ids[0])
+        return Asking(stage, student, loss, settings, seed, words)
+
     def _config(self, number: int) -> dict:
-        window = None if number else self.recipe.teacher_window
+        full = self.recipe.stages[number].full_attention
+        window = self.recipe.teacher_window if full else None
         return config_values(self.recipe.sizes, self.tokenizer, window)
 
     def _student(self, number: int) -> Student:

@@ -51,6 +51,11 @@ class WorldSettings:
         """How many worlds have been made before step `clock`."""
         return self.first + int(self.per_step * clock)
 
+    def draw(self, rng: np.random.Generator, clock: int, count: int) -> list[int]:
+        """Numbers of worlds that are in the pool at step `clock`."""
+        newest = self.newest(clock)
+        return rng.integers(max(0, newest - self.slots), newest, count).tolist()
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -62,12 +67,20 @@ class Phase:
     steps: int
     frames: int
     streams: int
-    branches: int
-    memory: float
+    branches: int = 0
+    memory: float = 0.0
+
+
+class OnDevice:
+    """Tensors in a dataclass."""
+
+    def to(self, device: torch.device) -> OnDevice:
+        moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
+        return type(self)(*moved)
 
 
 @dataclass
-class Batch:
+class Batch(OnDevice):
     """B streams of F frames with Q questions; A is ANSWER_TOKENS, T is BRANCH_TOKENS.
 
     `frames` [B, F] index the pool; `times` [B, F]; `starts` [B, Q] frames before a question; `ids`
@@ -83,9 +96,6 @@ class Batch:
     answers: Tensor
     kinds: Tensor
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
-
 
 class _Worlds(Dataset):
     def __init__(self, settings: WorldSettings, seed: int):
@@ -95,11 +105,13 @@ class _Worlds(Dataset):
         return 2**31
 
     def __getitem__(self, number: int) -> Tensor:
-        world = make_world(_world_seed(self._seed, number), self._settings.frames)
+        world = make_world(world_seed(self._seed, number), self._settings.frames)
         return torch.from_numpy(paint(world, self._settings.side))
 
 
-class _Batches(Dataset):
+class Batches(Dataset):
+    """Streams with questions, a Batch for each step."""
+
     def __init__(self, settings: WorldSettings, phase: Phase, seed: int, words: Words):
         self._settings, self._phase, self._seed, self._words = settings, phase, seed, words
 
@@ -109,11 +121,9 @@ class _Batches(Dataset):
     def __getitem__(self, clock: int) -> Batch:
         s, phase = self._settings, self._phase
         rng = np.random.default_rng((self._seed, clock))
-        newest = s.newest(clock)
-        numbers = rng.integers(max(0, newest - s.slots), newest, phase.streams)
         columns: list[list] = [[] for _ in range(7)]
-        for number in numbers.tolist():
-            world = make_world(_world_seed(self._seed, number), s.frames)
+        for number in s.draw(rng, clock, phase.streams):
+            world = make_world(world_seed(self._seed, number), s.frames)
             chosen = wander(world, phase.frames, rng)
             ends = phase.frames // ASK_EVERY
             starts = np.sort(rng.integers(1, ends + 1, phase.branches)) * ASK_EVERY
@@ -138,7 +148,7 @@ def _times(frames: int, rng: np.random.Generator) -> np.ndarray:
     return 2 * (before + np.arange(frames) / rate).astype(np.int64)
 
 
-def _world_seed(seed: int, number: int) -> int:
+def world_seed(seed: int, number: int) -> int:
     """Below 2**32, where the seeds of held-out worlds begin (bench/recall.py)."""
     return (seed % 256) * 2**24 + number
 
@@ -189,9 +199,8 @@ class Pool:
         newest, slots = self._settings.newest(clock), self._settings.slots
         if self._worlds is None:
             self._count = max(0, newest - slots)
-            self._worlds = iter(
-                _in_order(_Worlds(self._settings, self._seed), self._count, self._settings.workers)
-            )
+            worlds = _Worlds(self._settings, self._seed)
+            self._worlds = in_order(worlds, self._count, self._settings.workers)
         for _ in tqdm(
             range(newest - self._count), 'worlds', leave=False, disable=newest - self._count < 50
         ):
@@ -200,15 +209,9 @@ class Pool:
             self._count += 1
 
 
-def batches(
-    settings: WorldSettings, phase: Phase, seed: int, words: Words, clock: int
-) -> Iterator[Batch]:
-    """The batches of the steps from `clock` on."""
-    return iter(_in_order(_Batches(settings, phase, seed, words), clock, settings.workers))
-
-
-def _in_order(dataset: Dataset, first: int, workers: int) -> DataLoader:
-    return DataLoader(
+def in_order(dataset: Dataset, first: int, workers: int) -> Iterator:
+    """The items of a dataset from `first` on, made by worker processes."""
+    loader = DataLoader(
         dataset,
         batch_size=None,
         sampler=itertools.count(first),
@@ -216,3 +219,4 @@ def _in_order(dataset: Dataset, first: int, workers: int) -> DataLoader:
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
+    return iter(loader)
