@@ -13,19 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.memory import NUMBERS, read_numbers
 from ..engine.snapshot import MemoryFileError, Snapshot
+from ..replay.record import printable
 from .checks import size
 from .doctor import write_json
 
 NANOSECONDS = 1_000_000_000
-NUMBERS = ('frames', 'elapsed', 'first_stamp', 'newest_stamp')
-METADATA = ('model', 'fingerprint', 'frame_size', *NUMBERS)
 # Two memories with these in common are of the same model, and either may be loaded for the other.
-SAME_MODEL = ('fingerprint', 'frame_size')
+SAME_MODEL = ('fingerprint', 'frame_size', 'stream')
+TEXTS = ('model', *SAME_MODEL)
+METADATA = (*TEXTS, *NUMBERS)
 COUNTERS = 'counters'
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 EPILOG = """examples:
-  infinitevl memory show ~/.ros/infinitevl/autosave.safetensors
+  infinitevl memory show ~/.ros/infinitevl/before_lunch.safetensors
   infinitevl memory diff before.safetensors after.safetensors --layers
 
 diff ends with 0 when the two are equal, 1 when they differ, 2 when one cannot be read.
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.layers:
             del result['layers']
     if arguments.json != '-':
-        print(text(result))
+        print(printable(text(result)))
     if arguments.json:
         write_json(arguments.json, result)
     return 0 if result.get('equal', True) else 1
@@ -86,8 +88,9 @@ def contents(snapshot: Snapshot) -> dict[str, Any]:
     return {
         'file': snapshot.source,
         'file_bytes': Path(snapshot.source).stat().st_size,
-        **{name: values.get(name) for name in ('model', 'fingerprint', 'frame_size')},
-        **{name: int(values[name]) if name in values else None for name in NUMBERS},
+        **{name: values.get(name) for name in TEXTS},
+        **dict.fromkeys(NUMBERS),
+        **read_numbers(snapshot),
         'tokens': tokens,
         'ring': ring,
         'ring_filled': min(tokens, ring),
@@ -102,6 +105,7 @@ def shown(result: dict[str, Any]) -> str:
         f'file           {result["file"]}, {size(result["file_bytes"])}',
         f'model          {result["model"]}, fingerprint {result["fingerprint"]}',
         f'frames         {result["frames"]} of {result["frame_size"]} pixels',
+        f'stream         {result["stream"]}',
         f'first stamp    {stamp(result["first_stamp"])}',
         f'newest stamp   {stamp(result["newest_stamp"])}',
         f'elapsed        {seconds(result["elapsed"])} s, without jumps of the clock',
@@ -213,15 +217,15 @@ def seconds(value: int) -> str:
 def _read(path: str) -> Snapshot:
     """A snapshot whose metadata and counters can be used. Raises MemoryFileError."""
     snapshot = Snapshot.read(path)
-    for name in NUMBERS:
-        value = snapshot.metadata.get(name, '' if name in ('frames', 'elapsed') else '0')
-        if not re.fullmatch(r'-?\d{1,19}', value):
-            raise MemoryFileError(
-                f'{snapshot.source}: broken metadata: {name} is {value!r}, expected a number'
-            )
+    read_numbers(snapshot)
     tokens = snapshot.tensors.get('tokens')
     if tokens is None or not tokens.numel() or tokens.is_floating_point():
         raise MemoryFileError(f'{snapshot.source}: no counter of tokens')
+    for name, tensor in snapshot.tensors.items():
+        least = 2 if name.endswith('.keys') else 1
+        if tensor.dim() < least:
+            found = f'{name} has {tensor.dim()} dimensions, expected {least} at least'
+            raise MemoryFileError(f'{snapshot.source}: {found}')
     return snapshot
 
 

@@ -145,6 +145,7 @@ class StreamingEngine:
             self.name,
             self.weights.fingerprint,
             self.frame_size,
+            self.options.stream,
         )
 
     def ingest(self, memory: VisualMemory, frame: np.ndarray, stamp: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -13,6 +15,13 @@ from torch import Tensor
 LAYOUT = {'item_separator': ', ', 'key_separator': ': ', 'whitespace_flexible': False}
 # What UTF-8 text without control characters is made of.
 TEXT_BYTES = (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF5))
+# llguidance makes a state for every remainder, of as many as all factors multiply to: at a hundred
+# thousand that takes a sixth of a second, at a hundred million minutes, which nothing interrupts.
+MOST_REMAINDERS = 10_000
+
+
+class GrammarError(ValueError):
+    """llguidance gave up on a schema; the message is what it says."""
 
 
 def read_schema(text: str) -> str:
@@ -28,7 +37,27 @@ def read_schema(text: str) -> str:
         raise ValueError(f'json_schema is {found}, expected an object, or true for any JSON')
     # Where llguidance looks for settings: they could allow what is not JSON, or not the schema's.
     schema.pop('x-guidance', None)
+    factors = (Fraction(str(factor)) for factor in _factors(schema))
+    remainders = math.prod(abs(part) for f in factors for part in f.as_integer_ratio() if part)
+    if remainders > MOST_REMAINDERS:
+        raise ValueError(
+            f'json_schema: multipleOf may come to {MOST_REMAINDERS} in all, multiplied; '
+            f'this is {remainders}'
+        )
     return json.dumps(schema, ensure_ascii=False, separators=(',', ':'))
+
+
+def _factors(schema: object) -> Iterator[float]:
+    """Every number under multipleOf, at any depth."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _factors(part)
+    elif isinstance(schema, dict):
+        for name, part in schema.items():
+            number = isinstance(part, int | float) and math.isfinite(part)
+            if name == 'multipleOf' and number:
+                yield part
+            yield from _factors(part)
 
 
 def _whole_number(digits: str) -> int:
@@ -77,7 +106,7 @@ class JsonGrammar:
             matcher = self._new_matcher(self._tokenizer, grammar, log_level=0)
             matcher = JsonMatcher(matcher, self._vocab_size)
             matcher.mask()  # some schemas fail only here
-        except (ValueError, RuntimeError) as error:
+        except ValueError as error:
             raise ValueError(f'json_schema is not a usable JSON Schema: {error}') from None
         return matcher
 
@@ -85,7 +114,7 @@ class JsonGrammar:
 class JsonMatcher:
     """The tokens of one answer up to now, and what they let follow.
 
-    All methods raise RuntimeError with what llguidance says when it gives up on the schema.
+    All methods raise GrammarError.
     """
 
     def __init__(self, matcher: object, vocab_size: int):
@@ -114,4 +143,4 @@ class JsonMatcher:
         if self._matcher.is_error():
             # After the first line it shows its own state.
             message = self._matcher.get_error().split('\n<state>')[0]
-            raise RuntimeError(f'llguidance: {message}')
+            raise GrammarError(f'llguidance: {message}')

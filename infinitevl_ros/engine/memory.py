@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,10 @@ from .snapshot import MemoryFileError, Snapshot
 
 # Stamps further apart [ns] are a change of clock or a pause, not time that the stream has seen.
 LONGEST_GAP = 3600 * 1_000_000_000
+# What a memory's numbers may be: counts, and stamps as ROS writes them, in 32 bits of seconds.
+COUNTS = range(2**63)
+STAMPS = range(-(2**31) * 1_000_000_000, 2**31 * 1_000_000_000)
+NUMBERS = {'frames': COUNTS, 'elapsed': COUNTS, 'first_stamp': STAMPS, 'newest_stamp': STAMPS}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class VisualMemory:
     `frames`, `first_stamp`, `newest_stamp` and `elapsed`, the time between them without jumps of
     the clock (all in nanoseconds), describe what went in. `waiting` are frames that have come but
     wait for the next, to go in together; they count among the frames, and are not saved.
+    `fingerprint` is the checkpoint's.
     """
 
     def __init__(
@@ -42,13 +46,18 @@ class VisualMemory:
         model: str,
         fingerprint: str,
         frame_size: tuple[int, int],
+        stream: str,
     ):
-        """`primed` is the state before the first frame; `model` a name for messages."""
+        """`primed` is the state before the first frame; `model` a name for messages.
+
+        `stream` are the engine's settings that what goes into a memory depends on, in words.
+        """
         self.state = state
         self._primed = primed
         self._model = model
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._frame_size = f'{frame_size[0]} x {frame_size[1]}'
+        self._stream = stream
         self.waiting: list[np.ndarray] = []
         self.reset()
 
@@ -111,49 +120,47 @@ class VisualMemory:
 
     def snapshot(self) -> Snapshot:
         """All of it but waiting frames, copied to the host."""
-        stamps = {'first_stamp': self.first_stamp, 'newest_stamp': self.newest_stamp}
+        frames = self.frames - len(self.waiting)
+        numbers = {'frames': frames, 'elapsed': self.elapsed if frames else 0}
+        if frames:
+            numbers |= {'first_stamp': self.first_stamp, 'newest_stamp': self.newest_stamp}
         metadata = {
             'model': self._model,
-            'fingerprint': self._fingerprint,
+            'fingerprint': self.fingerprint,
             'frame_size': self._frame_size,
-            'frames': str(self.frames),
-            'elapsed': str(self.elapsed),
-            **{name: str(stamp) for name, stamp in stamps.items() if stamp is not None},
+            'stream': self._stream,
+            **{name: str(number) for name, number in numbers.items()},
         }
         return Snapshot({n: t.cpu().clone() for n, t in self.state.tensors.items()}, metadata)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Become what a snapshot of the same model was. On MemoryFileError nothing has changed."""
-        self.check(snapshot)
+        numbers = self.check(snapshot)
         for name, tensor in self.state.tensors.items():
             tensor.copy_(snapshot.tensors[name])
         self.waiting = []
-        values = snapshot.metadata
-        self.frames, self.elapsed = int(values['frames']), int(values['elapsed'])
-        self.first_stamp, self.newest_stamp = (
-            int(values[name]) if name in values else None
-            for name in ('first_stamp', 'newest_stamp')
-        )
+        self.frames, self.elapsed = numbers['frames'], numbers['elapsed']
+        self.first_stamp, self.newest_stamp = map(numbers.get, ('first_stamp', 'newest_stamp'))
 
-    def check(self, snapshot: Snapshot) -> None:
-        """Raise the MemoryFileError that `restore` would, if the snapshot does not fit."""
+    def check(self, snapshot: Snapshot) -> dict[str, int]:
+        """The numbers of a snapshot; raises the MemoryFileError that `restore` would."""
         source, metadata = snapshot.source, snapshot.metadata
-        for name in ('frames', 'elapsed', 'first_stamp', 'newest_stamp'):
-            needed = name in ('frames', 'elapsed')
-            if not re.fullmatch(r'-?\d+', metadata.get(name, '' if needed else '0')):
-                raise MemoryFileError(
-                    f'{source}: broken metadata: {name} is {metadata.get(name)}, expected a number'
-                )
-        if metadata.get('fingerprint') != self._fingerprint:
+        numbers = read_numbers(snapshot)
+        if metadata.get('fingerprint') != self.fingerprint:
             raise MemoryFileError(
                 f'{source}: a memory of model {metadata.get("model")} '
                 f'({metadata.get("fingerprint")}); the model loaded is {self._model} '
-                f'({self._fingerprint})'
+                f'({self.fingerprint})'
             )
         if metadata.get('frame_size') != self._frame_size:
             raise MemoryFileError(
                 f'{source}: a memory of frames of {metadata.get("frame_size")} pixels; this '
                 f'engine takes {self._frame_size}'
+            )
+        if metadata.get('stream') != self._stream:
+            raise MemoryFileError(
+                f'{source}: a memory of a stream with {metadata.get("stream")}; this engine has '
+                f'{self._stream}'
             )
         expected, tensors = self.state.tensors, snapshot.tensors
         if tensors.keys() != expected.keys():
@@ -166,3 +173,22 @@ class VisualMemory:
                     f'{source}: {name} is {found.dtype} {list(found.shape)}, expected '
                     f'{tensor.dtype} {list(tensor.shape)} (another dtype?)'
                 )
+        return numbers
+
+
+def read_numbers(snapshot: Snapshot) -> dict[str, int]:
+    """Those of NUMBERS: stamps where there are frames; MemoryFileError for what can be none."""
+    numbers = {}
+    for name, allowed in NUMBERS.items():
+        if allowed is STAMPS and not numbers['frames']:
+            continue
+        text = snapshot.metadata.get(name, '')
+        # Python refuses to read thousands of digits.
+        number = int(text) if len(text) < 20 and text.removeprefix('-').isdecimal() else None
+        if number is None or number not in allowed:
+            raise MemoryFileError(
+                f'{snapshot.source}: broken metadata: {name} is {text[:40] or "missing"}, '
+                f'expected a number from {allowed[0]} to {allowed[-1]}'
+            )
+        numbers[name] = number
+    return numbers

@@ -49,3 +49,11 @@ class Options:
             if getattr(self, name) not in choices:
                 expected = ' or '.join(map(repr, choices))
                 raise ValueError(f'{name} is {getattr(self, name)!r}, expected {expected}')
+
+    @property
+    def stream(self) -> str:
+        """Those that what a memory holds depends on, in words."""
+        return (
+            f'prompt_layout {self.prompt_layout}, positions {self.positions}, '
+            f'frames_per_grid {self.frames_per_grid}'
+        )

@@ -20,6 +20,7 @@ from .tickets import FrameCounts, Lane, Outcome, QueueFullError, Ticket, new_tic
 
 # While frames come faster than they can be taken, answers get this part of the time.
 ANSWER_SHARE = 0.25
+CLOSE_TIMEOUT = 10.0  # seconds
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,10 @@ class Scheduler:
     """Runs an engine on a thread of its own. All methods may be called from any thread.
 
     Per memory the newest frame waits in a slot, an older one that was not taken is counted as
-    dropped. Questions queue, at most `max_questions`; so do checks, the node's own questions, and
-    each memory may have a caption in the making. These are lanes that take turns, so that none
-    keeps another waiting. Each ticket ends by its last word, its deadline or its cancellation.
+    dropped. Questions queue, at most `max_questions`; so do checks, the node's own questions, at
+    most `max_checks`, and each memory may have a caption in the making. These are lanes that take
+    turns, so that none keeps another waiting. Each ticket ends by its last word, its deadline or
+    its cancellation.
     `on_frame(memory)` follows every frame taken, `on_frame_error(memory, error)` every one
     refused, and `on_failure(error)` what is not a frame's or a question's fault but the engine's;
     all run on the scheduler's thread and must not block.
@@ -49,10 +51,11 @@ class Scheduler:
         on_frame: Callable[[VisualMemory], None] | None = None,
         on_frame_error: Callable[[VisualMemory, Exception], None] | None = None,
         on_failure: Callable[[Exception], None] | None = None,
+        max_checks: int = 8,
     ):
         """The engine must have a branch for questions, checks and each memory's captions."""
         self._engine = engine
-        self._max_questions = max_questions
+        self._most = {'questions': max_questions, 'checks': max_checks}
         self._on_frame, self._on_frame_error = on_frame, on_frame_error
         self._on_failure = on_failure
         self.answers, self.answer_seconds = 0, 0.0
@@ -92,7 +95,7 @@ class Scheduler:
         `timeout` [s] counts from now. Raises QueueFullError at once when no more fit.
         """
         ticket = new_ticket(memory, question, sampling, timeout, on_done, on_piece)
-        return self._queue(self._questions, ticket)
+        return self._queue('questions', ticket)
 
     def check(
         self,
@@ -104,7 +107,7 @@ class Scheduler:
     ) -> Ticket:
         """Queue a question of the node's own, beside those of others; see `ask`."""
         ticket = new_ticket(memory, question, sampling, timeout, on_done, None)
-        return self._queue(self._checks, ticket)
+        return self._queue('checks', ticket)
 
     def caption(
         self,
@@ -144,13 +147,19 @@ class Scheduler:
 
         `on_done(frames)` tells how many it held. Raises RuntimeError when closing.
         """
-        self._drop_waiting(memory)
+        self.drop_waiting(memory)
         self.call(lambda: on_done(_emptied(memory)))
 
     def forget(self, memory: VisualMemory) -> int:
         """What `reset` does, for functions that are on the scheduler's thread already."""
-        self._drop_waiting(memory)
+        self.drop_waiting(memory)
         return _emptied(memory)
+
+    def drop_waiting(self, memory: VisualMemory) -> None:
+        """Drop the frame that waits to be taken, if there is one."""
+        with self._wake:
+            waiting = self._frames.pop(memory, None) is not None
+            self._counts.setdefault(memory, FrameCounts()).dropped += waiting
 
     def end_all(self, message: str) -> None:
         """End every question, check and caption with this message, soon."""
@@ -165,26 +174,24 @@ class Scheduler:
         return len(self._questions.tickets)
 
     def close(self) -> None:
-        """End every question and the thread."""
+        """End every question and the thread; a step that hangs is waited for CLOSE_TIMEOUT."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT)
+        if self._thread.is_alive():
+            logger.error(f'the engine is still in a step after {CLOSE_TIMEOUT:.0f} s: left behind')
 
-    def _queue(self, lane: Lane, ticket: Ticket) -> Ticket:
+    def _queue(self, kind: str, ticket: Ticket) -> Ticket:
+        lane = self._questions if kind == 'questions' else self._checks
         with self._wake:
             if self._closing:
                 raise QueueFullError('shutting down')
-            if len(lane.tickets) >= self._max_questions:
-                raise QueueFullError(f'{len(lane.tickets)} questions are waiting already')
+            if len(lane.tickets) >= self._most[kind]:
+                raise QueueFullError(f'{len(lane.tickets)} {kind} are waiting already')
             lane.tickets.append(ticket)
             self._wake.notify()
         return ticket
-
-    def _drop_waiting(self, memory: VisualMemory) -> None:
-        with self._wake:
-            waiting = self._frames.pop(memory, None) is not None
-            self._counts.setdefault(memory, FrameCounts()).dropped += waiting
 
     @property
     def _answering(self) -> bool:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 FORMAT = 'infinitevl_ros.visual_memory'
-VERSION = '2'
+VERSION = '3'
 
 
 class MemoryFileError(ValueError):
@@ -44,6 +44,9 @@ class Snapshot:
             with open(temporary, 'rb') as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except SafetensorError as error:  # of a disk that is full, say
+            temporary.unlink(missing_ok=True)
+            raise OSError(f'{path}: {error}') from None
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

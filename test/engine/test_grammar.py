@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import sys
+import time
 
 import jsonschema
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infinitevl_ros.engine import Sampling, StreamingEngine
-from infinitevl_ros.engine.grammar import JsonGrammar
+from infinitevl_ros.engine.grammar import GrammarError, JsonGrammar, read_schema
 from infinitevl_ros.model.default import default_checkpoint
 
 SECOND = 1_000_000_000
@@ -208,11 +209,32 @@ def test_a_schema_that_cannot_be_kept_to_is_refused_at_once(engine, schema, said
     assert len(engine._free) == 2
 
 
+@pytest.mark.parametrize(
+    'schema',
+    [
+        {'type': 'integer', 'multipleOf': 99999989},
+        {'allOf': [{'multipleOf': 9973}, {'multipleOf': 9967}]},
+        {'properties': {'x': {'items': {'type': 'number', 'multipleOf': 1e-9}}}},
+    ],
+)
+def test_what_would_take_minutes_to_prepare_is_refused_at_once(engine, schema):
+    began = time.monotonic()
+    with pytest.raises(ValueError, match='multipleOf may come to 10000 in all'):
+        ask(engine, filled(engine), schema)
+    assert time.monotonic() - began < 1
+
+
+def test_common_multiples_are_not():
+    for factor in (0.01, 0.5, 5, 100, 1000):
+        assert json.loads(read_schema(json.dumps({'multipleOf': factor})))['multipleOf'] == factor
+    read_schema('{"properties": {"multipleOf": {"type": "string"}}}')
+
+
 def test_a_schema_that_no_text_fits_ends_its_answer_with_an_error(engine):
     """An object in an object in an object: that shows only on the way."""
     schema = {'$ref': '#/$defs/a', '$defs': {'a': record(a={'$ref': '#/$defs/a'})}}
     answer = ask(engine, filled(engine), schema)
-    with pytest.raises(RuntimeError, match=r'llguidance: .*Too many items'):
+    with pytest.raises(GrammarError, match=r'llguidance: .*Too many items'):
         list(answer)
     assert answer.finish == 'closed'
     assert len(engine._free) == 2
@@ -264,7 +286,7 @@ def test_only_an_end_token_follows_the_whole(engine):
     matcher.accept(seven)
     assert matcher.complete
     assert (~matcher.mask()).nonzero()[:, 0].tolist() == sorted(ends)
-    with pytest.raises(RuntimeError, match='llguidance: parser stopped'):
+    with pytest.raises(GrammarError, match='llguidance: parser stopped'):
         matcher.accept(seven)
 
 

@@ -1,16 +1,18 @@
 """Saving and loading what a stream remembers."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from test_engine import SECOND, bits, filled, frame, unchanged
 
 from infinitevl_ros.cli.random_checkpoint import write_random_checkpoint
-from infinitevl_ros.engine import MemoryFileError, Sampling, StreamingEngine
+from infinitevl_ros.engine import MemoryFileError, Options, Sampling, StreamingEngine, snapshot
 
 
 def test_a_loaded_memory_goes_on_as_the_saved_one(engine, tmp_path):
@@ -92,6 +94,11 @@ def resave(path, edit_metadata=None, edit_tensors=None):
         (lambda m: m.update(version='99'), None, 'version 99'),
         (lambda m: m.update(frames='many'), None, 'broken metadata'),
         (lambda m: m.pop('frames'), None, 'broken metadata'),
+        (lambda m: m.update(frames='-1'), None, 'broken metadata: frames is -1'),
+        (lambda m: m.update(elapsed='7' * 5000), None, 'broken metadata: elapsed is 777'),
+        (lambda m: m.update(newest_stamp=str(2**62)), None, 'broken metadata: newest_stamp'),
+        (lambda m: m.pop('first_stamp'), None, 'first_stamp is missing'),
+        (lambda m: m.update(stream='other'), None, 'a stream with other; this engine has prompt'),
         (None, lambda t: t.pop('layers.1.conv'), r'tensors differ.*layers\.1\.conv'),
         (None, lambda t: t.update({'time': torch.zeros(2)}), 'time is'),
     ],
@@ -114,6 +121,35 @@ def test_any_bytes(engine, tmp_path_factory, data):
     file.write_bytes(data)
     with pytest.raises(MemoryFileError):
         engine.new_memory().load(file)
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_system(engine, tmp_path, monkeypatch):
+    def full(_, path, __):
+        Path(path).touch()
+        raise SafetensorError('I/O error: File too large')
+
+    monkeypatch.setattr(snapshot, 'save_file', full)
+    with pytest.raises(OSError, match='file: I/O error: File too large'):
+        filled(engine, 1).save(tmp_path / 'file')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_memory_does_not_fit_an_engine_of_other_settings(engine, checkpoint, tmp_path):
+    filled(engine, 2).save(tmp_path / 'file')
+    options = Options(prompt_layout='published')
+    other = StreamingEngine.from_checkpoint(checkpoint, options=options).new_memory()
+    with pytest.raises(MemoryFileError, match='; this engine has prompt_layout published'):
+        other.load(tmp_path / 'file')
+
+
+def test_a_frame_that_waits_is_not_counted_in_what_is_saved(checkpoint, tmp_path):
+    engine = StreamingEngine.from_checkpoint(checkpoint, options=Options(frames_per_grid=2))
+    for frames, saved in ((1, 0), (3, 2)):
+        filled(engine, frames).save(tmp_path / 'file')
+        memory = engine.new_memory()
+        memory.load(tmp_path / 'file')
+        assert memory.frames == saved
+        assert (memory.newest_stamp is None) == (saved == 0)
 
 
 def test_a_failed_save_leaves_the_old_file(engine, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The scheduler with the real engine: frames first, answers in between, everything ends."""
 
 import gc
+import json
 import queue
 import threading
 import time
@@ -390,3 +391,18 @@ def test_frames_of_several_cameras_are_taken_together(checkpoint, monkeypatch):
     # A bad frame is refused and its companion taken.
     assert batches == [[0, 1], [3]]
     assert refused == [memories[2]]
+
+
+def test_a_schema_that_is_given_up_on_is_its_questions_fault_alone(engine):
+    failures = []
+    stream = Stream(engine, on_failure=failures.append)
+    stream.take()
+    again = {'type': 'object', 'properties': {'a': {'$ref': '#/$defs/a'}}, 'required': ['a']}
+    schema = json.dumps({'$ref': '#/$defs/a', '$defs': {'a': again}})
+    _, done = stream.ask(sampling=Sampling(max_tokens=500, json_schema=schema))
+    outcome = done.get(timeout=30)
+    assert not outcome.success
+    assert 'llguidance' in outcome.message
+    assert stream.ask(sampling=Sampling(max_tokens=3))[1].get(timeout=10).success
+    stream.scheduler.close()
+    assert not failures
