@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .node import InfiniteVLNode
 
 WARNING_PERIOD = 5.0  # seconds between warnings about bad frames
+# A frame may come this part of rate_limit's period early: stamps jitter.
+EARLY = 0.25
 
 
 class Camera:
@@ -46,7 +48,7 @@ class Camera:
         """Begin anew with the next frame, as the memory does."""
         self.captions.reset()
         self._newest: int | None = None
-        self._slot: int | None = None
+        self._due: int | None = None
 
     def configure(self, engine: StreamingEngine, scheduler: Scheduler) -> None:
         self.memory, self._scheduler = engine.new_memory(), scheduler
@@ -67,6 +69,8 @@ class Camera:
         if self.subscription is not None:
             self.subscription.destroy()
         self.subscription = None
+        if self._scheduler is not None:
+            self._scheduler.drop_waiting(self.memory)
 
     @property
     def why_no_frame(self) -> str:
@@ -97,13 +101,15 @@ class Camera:
         """Whether a frame's stamp is due; one that jumped back is told of."""
         if self._newest is not None and stamp < self._newest - stamps.JUMP:
             self._on_jump(self._newest, stamp)
-            self._slot = None
-        # In whole numbers: a product of floats would be off by microseconds.
-        millihertz = round(1000 * self._node.value('rate_limit', self.name))
-        slot = stamp * millihertz // (1000 * stamps.NANOSECONDS) if millihertz else None
-        if millihertz and slot == self._slot:
-            return False
-        self._newest, self._slot = stamp, slot
+            self._due = None
+        if limit := self._node.value('rate_limit', self.name):
+            period = round(stamps.NANOSECONDS / limit)
+            due = stamp if self._due is None else self._due
+            if stamp < due - EARLY * period:
+                return False
+            # From when it was due, so that the rate is kept; after a pause, from now on.
+            self._due = (due if stamp < due + period else stamp) + period
+        self._newest = stamp
         return True
 
     def _on_jump(self, before: int, stamp: int) -> None:

@@ -14,6 +14,7 @@ from ..engine.tickets import FrameCounts
 if TYPE_CHECKING:
     from .camera import Camera
     from .node import InfiniteVLNode
+    from .subscription import ImageSubscription
 
 PERIOD = 1.0  # seconds
 LOG_PERIOD = 60.0  # seconds
@@ -84,7 +85,7 @@ class _Stream:
 
     def __init__(self, node: InfiniteVLNode, camera: Camera):
         self._node, self._camera = node, camera
-        self._before = FrameCounts()
+        self._before, self._received = FrameCounts(), 0
         self._newest = time.monotonic()
 
     def status(self) -> DiagnosticStatus:
@@ -93,13 +94,17 @@ class _Stream:
         counts = FrameCounts()
         if node.scheduler and memory:
             counts = replace(node.scheduler.counts(memory))
-        fault = self._fault(counts) if subscription else ''
+        received = counts.received + camera.skipped
+        if received > self._received:
+            self._newest = time.monotonic()
+        self._received = received
+        fault = self._fault(subscription, counts) if subscription else ''
         self._before = counts
         values = {
             'topic': camera.topic,
             'publishers': subscription.publishers if subscription else 0,
             'image_reliability': subscription.reliability if subscription else 'not subscribed',
-            'frames_received': counts.received + camera.skipped,
+            'frames_received': received,
             'frames_taken': counts.taken,
             'frames_dropped': counts.dropped,
             'frames_skipped': camera.skipped,
@@ -112,21 +117,16 @@ class _Stream:
         message = fault or ('streaming' if subscription else node.state)
         return _status(node, camera.name or 'stream', level, message, camera.topic, values)
 
-    def _fault(self, counts: FrameCounts) -> str:
+    def _fault(self, subscription: ImageSubscription, counts: FrameCounts) -> str:
         """What is wrong with the stream since the status before; '' if nothing is."""
-        now, before, camera = time.monotonic(), self._before, self._camera
-        if counts.received > before.received:
-            self._newest = now
-        if mismatch := camera.subscription.mismatch:
+        before, topic, publishers = self._before, self._camera.topic, subscription.publishers
+        if mismatch := subscription.mismatch:
             return mismatch
-        publishers = camera.subscription.publishers
-        if not counts.received:
-            return f'no image on {camera.topic} yet ({publishers} publishers)'
-        if now - self._newest > SILENCE:
-            return (
-                f'no image on {camera.topic} for {now - self._newest:.0f} s '
-                f'({publishers} publishers)'
-            )
+        if not self._received:
+            return f'no image on {topic} yet ({publishers} publishers)'
+        silent = time.monotonic() - self._newest
+        if silent > SILENCE:
+            return f'no image on {topic} for {silent:.0f} s ({publishers} publishers)'
         if counts.failed > before.failed and counts.taken == before.taken:
             return 'every image is refused; the log says why'
         return ''

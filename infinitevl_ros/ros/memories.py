@@ -38,6 +38,7 @@ class Memories:
         self.folder = Path(folder or f'{home}/infinitevl').expanduser().absolute()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix='files')
         self._may_restore, self._saved = False, time.monotonic()
+        self._autosaving: Future | None = None
         group = node.awaiting
         node.create_service(SaveMemory, '~/save_memory', self._on_save, callback_group=group)
         node.create_service(LoadMemory, '~/load_memory', self._on_load, callback_group=group)
@@ -60,7 +61,10 @@ class Memories:
         """Go on from what was saved by autosave, if the memories are new and that is wanted."""
         self._saved = time.monotonic()
         if self._may_restore:
-            self._thread.submit(self._restore).result()
+            try:
+                self._thread.submit(self._restore).result()
+            except (OSError, RuntimeError) as error:
+                self._log.error(f'nothing restored: {error}')
         self._may_restore = False
 
     def deactivate(self) -> None:
@@ -71,17 +75,35 @@ class Memories:
     def _on_timer(self) -> None:
         period = self._node.value('autosave_period')
         due = period and time.monotonic() - self._saved >= period
-        if due and self._node.state == 'active':
-            self._saved = time.monotonic()
-            self._thread.submit(self._autosave)
+        under_way = self._autosaving is not None and not self._autosaving.done()
+        if due and not under_way and self._node.state == 'active':
+            self._autosaving = self._thread.submit(self._autosave)
 
     def _resetter(self, cameras: list[Camera]) -> Callable:
         async def on_reset(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            def forget() -> str:
-                frames = [self._on_engine(lambda c=camera: self._forget(c)) for camera in cameras]
-                return f'forgot {sum(frames)} frames'
+            future, done = awaitable(self._node)
 
-            response.success, response.message = await self._result(forget)
+            def forget() -> None:
+                try:
+                    frames = sum(self._forget(camera) for camera in cameras)
+                except Exception as error:  # the client is told
+                    done((False, str(error)))
+                else:
+                    done((True, f'forgot {frames} frames'))
+
+            scheduler = self._node.scheduler
+            try:
+                if scheduler is None:
+                    raise RuntimeError(self._node.why_not())
+                # Not by the thread for files, which may be busy writing one.
+                scheduler.call(forget)
+            except RuntimeError as error:
+                response.success, response.message = False, str(error)
+                return response
+            response.success, response.message = await future
+            if self._node.value('autosave_period'):
+                # Or a restart would bring back what was forgotten.
+                self._thread.submit(self._discard, cameras)
             return response
 
         return on_reset
@@ -159,6 +181,16 @@ class Memories:
             )
         return name
 
+    def _autosave_name(self, camera: Camera) -> str:
+        """One for each node and model: others go on from theirs."""
+        node = self._node.get_fully_qualified_name().replace('/', '.')
+        return f'{AUTOSAVE}{node}.{camera.memory.fingerprint}'
+
+    def _discard(self, cameras: list[Camera]) -> None:
+        for camera in cameras:
+            if camera.memory is not None and not camera.memory.frames:
+                self._path(self._autosave_name(camera), camera).unlink(missing_ok=True)
+
     def _path(self, name: str, camera: Camera) -> Path:
         return self.folder / f'{name}{f".{camera.name}" if camera.name else ""}.safetensors'
 
@@ -185,23 +217,25 @@ class Memories:
         return self._on_engine(take_over)
 
     def _autosave(self) -> None:
-        cameras = [camera for camera in self._node.cameras if camera.memory.frames]
-        try:
-            if cameras:
-                self._save(AUTOSAVE, cameras)
-        except (OSError, RuntimeError) as error:
-            self._log.error(f'autosave failed: {error}')
+        for camera in self._node.cameras:
+            try:
+                if camera.memory is not None and camera.memory.frames:
+                    self._save(self._autosave_name(camera), [camera])
+            except Exception as error:  # nobody else would be told
+                self._log.error(f'autosave failed: {error}')
+        self._saved = time.monotonic()
 
     def _restore(self) -> None:
         for camera in self._node.cameras:
-            path = self._path(AUTOSAVE, camera)
+            name = self._autosave_name(camera)
+            path = self._path(name, camera)
             if camera.memory.frames or not path.exists():
                 continue
             try:
-                frames = self._load(AUTOSAVE, [camera])
+                frames = self._load(name, [camera])
                 self._log.info(f'{camera.topic}: remembering {frames} frames of {path}')
-            except (MemoryFileError, RuntimeError) as error:
-                # The next autosave must not overwrite what another model may still read.
+            except MemoryFileError as error:
+                # The next autosave must not overwrite what other settings may still read.
                 aside = path.with_suffix('.refused')
-                os.replace(path, aside)
+                path.replace(aside)
                 self._log.warning(f'nothing restored, kept as {aside}: {error}')

@@ -7,10 +7,12 @@ Between them go frames (newest only), questions (bounded queues) and futures.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import rclpy
@@ -18,6 +20,7 @@ import torch
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
 
 from ..engine import Options, Scheduler, StreamingEngine, VisualMemory
 from ..engine.loading import chosen_device, load_engine
@@ -33,6 +36,8 @@ from .watches import Watches
 
 # A branch each for questions and for checks; every camera's captions have one more.
 LANES = 2
+FAREWELL = 2.0  # seconds that requests have to be told of the end
+TOLD = 0.2  # seconds from then on until their replies are on their way
 NEXT_STEP = {'unconfigured': 'configure', 'inactive': 'activate'}
 
 
@@ -73,13 +78,23 @@ class InfiniteVLNode(ManagedNode):
                 f'autostart is off: waiting for ros2 lifecycle set {name} configure, then activate'
             )
 
-    def close(self) -> None:
-        """End everything; what is asked meanwhile is told so."""
+    def end(self) -> None:
+        """Take no more frames and end every request, while the executor still tells them so."""
+        if self._stopping:
+            return
         self._stopping = True
         if self._starter is not None:
             self._starter.join()
         with self._changing:  # a transition that is under way
             self._stop('the node is shutting down')
+        deadline = time.monotonic() + FAREWELL
+        while (self._questions.open or len(self.watches)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """End everything and give it back."""
+        self.end()
+        with self._changing:
             self._free()
         self._memories.close()
         for camera in self.cameras:
@@ -136,6 +151,7 @@ class InfiniteVLNode(ManagedNode):
             self._on_frame,
             self._on_frame_error,
             self._on_failure,
+            self.value('max_watches'),
         )
         for camera in self.cameras:
             camera.configure(self.engine, self.scheduler)
@@ -297,25 +313,57 @@ def _advice(error: Exception) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 1 when it cannot start."""
+    signals = _take_signals()
     node, initialised = None, False
     try:
-        rclpy.init(args=arguments)
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         initialised = True
         node = InfiniteVLNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        threading.Thread(
+            target=_end_at_signal, args=(node, signals), name='signals', daemon=True
+        ).start()
         node.start()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        spin(executor, node)
     except (ValueError, ParameterException, RCLError) as error:
         if not initialised or rclpy.ok():  # else asked to stop while it was starting
             print(f'infinitevl_node: {error}', file=sys.stderr)
             return 1
     finally:
-        # A second Ctrl-C (launch sends one too) must not break into the shutdown.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-    return node.exit_code if node else 0  # none: interrupted before it was there
+    return node.exit_code
+
+
+def spin(executor: SingleThreadedExecutor, node: InfiniteVLNode) -> None:
+    """Until either is shut down; a callback that fails is logged and ends nothing."""
+    while True:
+        try:
+            executor.spin()
+            return
+        except ExternalShutdownException:
+            return
+        except Exception:  # of whatever kind
+            node.get_logger().error(f'a callback failed: {traceback.format_exc()}')
+
+
+def _take_signals() -> int:
+    """A pipe that has a byte for every SIGINT and SIGTERM, which break into nothing from now on.
+
+    Python's own handlers would have to wait until the executor's thread wakes.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer)
+    return reader
+
+
+def _end_at_signal(node: InfiniteVLNode, signals: int) -> None:
+    os.read(signals, 1)
+    node.end()
+    time.sleep(TOLD)
+    rclpy.try_shutdown(context=node.context)

@@ -186,7 +186,7 @@ PARAMETERS = (
     Parameter(
         'restore',
         False,
-        'Go on, when activated for the first time, from the memory that was saved as autosave.',
+        'Go on, when activated for the first time, from the autosave of this node and model.',
         True,
     ),
     Parameter(

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 
 class Questions:
-    """Serves ~/query and ~/ask from the cameras' memories. Callbacks await; nothing waits."""
+    """Serves ~/query and ~/ask from the cameras' memories. Callbacks await; nothing waits.
+
+    `open` counts the requests that have no reply yet.
+    """
 
     def __init__(self, node: InfiniteVLNode):
         self._node, self._value = node, node.value
         self._tickets: dict[bytes, Ticket] = {}
+        self.open = 0
         # Deep enough that a burst is told to be too much instead of being lost.
         burst = QoSProfile(depth=1000)
         node.create_service(
@@ -101,6 +105,21 @@ class Questions:
         timeout: float,
         on_ticket: Callable[[Ticket], None] = lambda ticket: None,
         on_piece: Callable[[str], None] | None = None,
+    ) -> Outcome:
+        self.open += 1
+        try:
+            return await self._outcome(question, camera, sampling, timeout, on_ticket, on_piece)
+        finally:
+            self.open -= 1
+
+    async def _outcome(
+        self,
+        question: str,
+        camera: str,
+        sampling: Sampling,
+        timeout: float,
+        on_ticket: Callable[[Ticket], None],
+        on_piece: Callable[[str], None] | None,
     ) -> Outcome:
         future, done = awaitable(self._node)
         try:

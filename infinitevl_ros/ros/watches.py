@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import TYPE_CHECKING
 
 from rclpy.action import ActionServer, CancelResponse
@@ -33,23 +34,23 @@ class Standing:
         self._duration = int(request.duration * stamps.NANOSECONDS)
         self._needed = max(1, request.debounce)
         self._schedule = stamps.Schedule(at_once=True)
-        self._began: int | None = None
+        self._began: int | None = None  # stream time: it goes on when stamps jump
         self._pending: Ticket | None = None
         self._holds: bool | None = None
         self._said: bool | None = None  # by the newest check, and how many in a row say so
         self._agreeing = 0
         self.checks = self.changes = 0
         self.ended, self._end = awaitable(node)
+        self._ending = threading.Lock()
 
     def on_frame(self) -> None:
         """Check if it is due with the frame that the camera's memory just took."""
         memory = self.camera.memory
-        newest = memory.newest_stamp
-        if self._began is None or newest < self._began:
-            self._began = newest
-        if self._duration and newest - self._began >= self._duration:
+        if self._began is None or memory.elapsed < self._began:  # forgotten meanwhile
+            self._began = memory.elapsed
+        if self._duration and memory.elapsed - self._began >= self._duration:
             self.end(True, 'its duration is over')
-        elif self._schedule.due(newest, self._period) and self._pending is None:
+        elif self._pending is None and self._schedule.due(memory.newest_stamp, self._period):
             try:
                 self._pending = self._node.scheduler.check(
                     memory,
@@ -63,10 +64,12 @@ class Standing:
 
     def end(self, success: bool, message: str) -> None:
         """End it, from any thread; the first one's word counts."""
-        if not self.ended.done():
-            if self._pending is not None:
-                self._pending.cancel()
+        with self._ending:
+            if self.ended.done():
+                return
             self._end((success, message))
+        if (pending := self._pending) is not None:
+            pending.cancel()
 
     def result(self, message: str, success: bool) -> Watch.Result:
         return Watch.Result(

@@ -1,7 +1,6 @@
 """The node, in a process of its own or in this one, and a client that talks to it over DDS."""
 
 import array
-import contextlib
 import gc
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -26,7 +25,7 @@ from std_srvs.srv import Trigger
 from infinitevl_ros.action import Ask, Watch
 from infinitevl_ros.msg import Caption
 from infinitevl_ros.ros import diagnostics
-from infinitevl_ros.ros.node import InfiniteVLNode
+from infinitevl_ros.ros.node import InfiniteVLNode, spin
 from infinitevl_ros.srv import LoadMemory, Query, SaveMemory
 
 TIMEOUT = 30.0
@@ -75,11 +74,13 @@ class RunningNode:
 class HostedNode:
     """infinitevl_node in this process, with an executor and a context of its own."""
 
-    def __init__(self, **parameters):
+    def __init__(self, namespace='', **parameters):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        self.node = InfiniteVLNode(context=self.context, parameter_overrides=overrides)
+        self.node = InfiniteVLNode(
+            context=self.context, namespace=namespace, parameter_overrides=overrides
+        )
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -87,10 +88,10 @@ class HostedNode:
         self.node.start()
 
     def _spin(self):
-        with contextlib.suppress(ExternalShutdownException):
-            self.executor.spin()
+        spin(self.executor, self.node)
 
     def stop(self):
+        self.node.end()
         self.executor.shutdown()
         self._thread.join()
         self.node.close()

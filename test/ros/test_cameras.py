@@ -16,6 +16,7 @@ from std_srvs.srv import Trigger
 
 from infinitevl_ros.engine import Snapshot
 from infinitevl_ros.engine.schedule import Schedule
+from infinitevl_ros.ros import diagnostics
 from infinitevl_ros.ros.overlay import draw
 
 TWO = {'cameras': ['front', 'rear'], 'max_tokens': 8}
@@ -93,6 +94,35 @@ def test_the_rate_limit_goes_by_stamps(host, connect):
     assert client.wait(remote.set_parameters(change)).results[0].successful
     client.stream(3)
     client.wait_value('frames_taken', lambda taken: taken == 13)
+
+
+@pytest.mark.parametrize('rate', [10.0, 15.0, 30.0])
+@pytest.mark.parametrize('phase', [0, SECOND // 60, SECOND // 30 - 1])
+def test_a_camera_at_the_limit_loses_nothing_to_jitter(host, rate, phase):
+    camera = host(rate_limit=rate, autostart=False).cameras[0]
+    jitter = np.random.default_rng(0).normal(0, 0.03 * SECOND / rate, 600).astype(int)
+    stamps = [100 * SECOND + phase + round(i * SECOND / rate) + int(jitter[i]) for i in range(600)]
+    assert sum(map(camera._is_wanted, stamps)) == 600
+
+
+@pytest.mark.parametrize('camera_rate', [11.0, 29.97, 60.0])
+def test_no_more_than_the_limit_comes_through(host, camera_rate):
+    camera = host(rate_limit=10.0, autostart=False).cameras[0]
+    stamps = [
+        100 * SECOND + round(i * SECOND / camera_rate) for i in range(round(60 * camera_rate))
+    ]
+    assert 590 <= sum(map(camera._is_wanted, stamps)) <= 601
+
+
+def test_an_image_in_ten_seconds_is_no_silence(host, connect, monkeypatch):
+    monkeypatch.setattr(diagnostics, 'SILENCE', 0.5)
+    host(rate_limit=0.1, caption_period=0.0)
+    client = connect()
+    client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 1)
+    seen = len(client.statuses)
+    client.stream(30)
+    assert {status.message for status in client.statuses[seen:]} == {'streaming'}
 
 
 def test_qos_overrides_come_before_auto(host, connect):

@@ -189,3 +189,19 @@ def test_two_nodes_in_one_process_do_not_hold_each_other_up(host, connect, monke
     go_on.set()
     assert until(lambda: node.state != 'configuring')
     other.destroy_node()
+
+
+def test_a_callback_that_fails_ends_nothing(host, connect, capfd):
+    node = host(caption_period=0.0)
+    client = connect()
+    failed = threading.Event()
+
+    def fail():
+        timer.cancel()
+        failed.set()
+        raise KeyError('a mistake')
+
+    timer = node.create_timer(0.01, fail)
+    assert failed.wait(10)
+    assert client.get_state() == 'active'
+    assert "KeyError: 'a mistake'" in capfd.readouterr().err

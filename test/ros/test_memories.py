@@ -2,14 +2,22 @@
 
 import os
 import shutil
+import threading
+import time
 
 import pytest
 from conftest import SECOND, counts, until
+from safetensors import SafetensorError
 
 from infinitevl_ros.cli.random_checkpoint import write_random_checkpoint
-from infinitevl_ros.engine import Snapshot
+from infinitevl_ros.engine import Snapshot, snapshot
 
 QUIET = {'caption_period': 0.0, 'max_tokens': 8}
+
+
+def autosave(node, folder):
+    fingerprint = node.engine.weights.fingerprint
+    return folder / f'autosave.infinitevl_node.{fingerprint}.safetensors'
 
 
 def stream(node, client, frames):
@@ -120,36 +128,96 @@ def test_a_robot_wakes_up_remembering(host, connect, tmp_path):
     node = host(**settings)
     client = connect()
     stream(node, client, 3)
-    file = tmp_path / 'autosave.safetensors'
+    file = autosave(node, tmp_path)
     assert until(file.exists)
     assert Snapshot.read(file).metadata['frames'] == '3'
     stream(node, client, 2)
     assert client.change_state('deactivate'), 'which saves once more'
     assert Snapshot.read(file).metadata['frames'] == '5'
-    assert client.reset().success
     assert client.change_state('activate')
-    assert not client.ask('What?').success, 'what was to be forgotten is not restored'
+    assert client.ask('What?').frames_seen == 5
     assert client.change_state('deactivate')
     assert client.change_state('cleanup')
     assert client.change_state('configure')
     assert client.change_state('activate')
     assert client.ask('What?').frames_seen == 5
+    assert client.reset().success
+    assert until(lambda: not file.exists())
+    assert client.change_state('deactivate')
+    assert client.change_state('cleanup')
+    assert client.change_state('configure')
+    assert client.change_state('activate')
+    assert not client.ask('What?').success, 'what was forgotten is not restored'
 
 
-def test_an_autosave_of_another_model_is_kept_and_told_of(host, connect, tmp_path, capfd):
-    first = host(**QUIET, memory_dir=str(tmp_path), autosave_period=86400.0)
-    client = connect()
-    stream(first, client, 2)
-    assert client.change_state('shutdown')
-    client.close()
-    old = (tmp_path / 'autosave.safetensors').read_bytes()
-
+def test_every_model_and_node_goes_on_from_its_own_autosave(host, connect, tmp_path, checkpoint):
+    settings = {**QUIET, 'memory_dir': str(tmp_path), 'restore': True, 'autosave_period': 86400.0}
     other = write_random_checkpoint(tmp_path / 'other', seed=2)
-    node = host(**QUIET, memory_dir=str(tmp_path), restore=True, model=str(other))
-    assert until(lambda: node.state == 'active')
+    for model, before in ((checkpoint, 0), (other, 0), (checkpoint, 2), (other, 2)):
+        node = host(**settings, model=str(model))
+        assert until(lambda node=node: node.state == 'active')
+        assert node.cameras[0].memory.frames == before
+        client = connect()
+        if not before:
+            stream(node, client, 2)
+        assert client.change_state('shutdown')
+        client.close()
+    robot = host(**settings, namespace='robot1')
+    assert until(lambda: robot.state == 'active')
+    assert robot.cameras[0].memory.frames == 0
+
+
+def test_an_autosave_that_cannot_be_used_is_set_aside(host, tmp_path, capfd):
+    settings = {**QUIET, 'memory_dir': str(tmp_path), 'restore': True}
+    node = host(**settings, autostart=False)
+    assert node.transition('configure')
+    autosave(node, tmp_path).write_text('broken')
+    assert node.transition('activate')
     assert node.cameras[0].memory.frames == 0
-    assert (tmp_path / 'autosave.refused').read_bytes() == old
+    assert autosave(node, tmp_path).with_suffix('.refused').read_text() == 'broken'
     assert 'nothing restored, kept as' in capfd.readouterr().err
+
+
+def test_a_full_disk_stops_nothing(host, connect, tmp_path, monkeypatch, capfd):
+    def full(*_):
+        raise SafetensorError('I/O error: No space left on device')
+
+    monkeypatch.setattr(snapshot, 'save_file', full)
+    node = host(**QUIET, memory_dir=str(tmp_path), autosave_period=1.0)
+    client = connect()
+    stream(node, client, 2)
+    said = []
+    assert until(lambda: said.append(capfd.readouterr().err) or 'autosave failed' in ''.join(said))
+    assert 'No space left on device' in ''.join(said)
+    assert client.change_state('deactivate')
+    assert client.change_state('activate')
+    assert client.ask('What?').frames_seen == 2
+
+
+def test_a_slow_disk_keeps_neither_a_reset_nor_more_than_one_autosave(
+    host, connect, tmp_path, monkeypatch
+):
+    begun, go_on = [], threading.Event()
+    write = Snapshot.write
+
+    def slow(self, path):
+        begun.append(path)
+        go_on.wait(20)
+        write(self, path)
+
+    monkeypatch.setattr(Snapshot, 'write', slow)
+    node = host(**QUIET, memory_dir=str(tmp_path), autosave_period=0.5)
+    client = connect()
+    stream(node, client, 2)
+    assert until(lambda: begun)
+    began = time.monotonic()
+    assert client.reset().message == 'forgot 2 frames'
+    assert time.monotonic() - began < 5
+    time.sleep(3)
+    assert len(begun) == 1
+    assert node._memories._thread._work_queue.qsize() <= 1  # the file is to be removed
+    go_on.set()
+    assert until(lambda: not autosave(node, tmp_path).exists())
 
 
 def test_an_autosave_that_fails_is_told_of_and_frames_go_on(host, connect, tmp_path, capfd):

@@ -60,3 +60,19 @@ def test_a_wrong_parameter_is_one_line(checkpoint):
     assert result.returncode == 1
     assert 'max_tokens' in result.stderr
     assert 'Traceback' not in result.stderr
+
+
+def test_who_waits_for_an_answer_at_ctrl_c_is_told(start, connect):
+    node = start(caption_period=0.0, max_tokens=4096, query_timeout=100.0)
+    client = connect()
+    client.stream(2)
+    client.wait_value('frames_taken', lambda taken: taken == 2)
+    query = client.ask_async('A long story, please.')
+    goal, _ = client.start_goal('Another long story, please.')
+    watch, _ = client.start_watch('Is there a long story?')
+    results = [handle.get_result_async() for handle in (goal, watch)]
+    client.wait_value('questions_waiting', lambda waiting: waiting == 2)
+    assert node.stop() == 0
+    assert client.wait(query).message == 'the node is shutting down'
+    for future in results:
+        assert client.wait(future).result.message == 'the node is shutting down'

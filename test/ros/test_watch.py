@@ -23,6 +23,7 @@ class Lamp:
         self._node, self._client = node, client
         self._painter = Painter(Room('kitchen', 12, ()), 112)
         self._random, self.number = np.random.default_rng(0), 0
+        self.shown = 0
 
     def show(self, light, frames=1):
         for _ in range(frames):
@@ -31,7 +32,8 @@ class Lamp:
             self.number += 1
             stamp = 10 * SECOND + self.number * SECOND // 2
             self._client.publish(self._client.image(pixels, stamp=stamp))
-            assert until(lambda: counts(self._node).taken == self.number)
+            self.shown += 1
+            assert until(lambda: counts(self._node).taken == self.shown)
             # What was begun with this frame has its answer before the next.
             assert until(lambda: not self._node.scheduler._checks.tickets)
 
@@ -147,3 +149,25 @@ def test_what_cannot_be_watched_is_aborted_with_a_reason(lamp, condition, fields
 def test_only_an_answer_that_begins_with_yes_or_no_counts(text, verdict):
     found = VERDICT.match(text)
     assert (found and found[1].lower()) == verdict
+
+
+def test_more_watches_than_questions_all_have_their_turn(host, connect):
+    node = host(
+        model=str(default_checkpoint()), caption_period=0.0, max_questions=1, max_watches=4
+    )
+    client = connect()
+    handles = [client.start_watch(LIGHT, period=1.0)[0] for _ in range(4)]
+    Lamp(node, client).show(True, 9)
+    for handle in handles:
+        client.wait(handle.cancel_goal_async())
+        assert result(client, handle)[1].checks >= 3
+
+
+def test_a_duration_ends_though_the_bag_begins_again(lamp):
+    lamp, client = lamp
+    handle, _ = watch(client, period=1.0, duration=6.0)
+    for _ in range(3):
+        lamp.show(True, 6)
+        lamp.number -= 6  # its stamps begin again
+    status, reply = result(client, handle)
+    assert (status, reply.message) == (GoalStatus.STATUS_SUCCEEDED, 'its duration is over')
