@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +17,7 @@ from ..replay.questions import MAX_TOKENS, Question, load_questions
 from ..replay.record import Answered, Record, printable
 from ..replay.run import Interrupted, Listener, asked
 from ..replay.run import run as replay
-from . import common
+from . import common, output
 
 EPILOG = """
 examples:
@@ -52,19 +54,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--max-tokens', type=int, default=MAX_TOKENS, help='default: %(default)s')
     parser.add_argument('--temperature', type=float, default=0.0, help='0 says the likeliest')
     parser.add_argument('--seed', type=int, help='of the draw')
-    parser.add_argument('--json-schema', type=Path, help='answer in JSON that fits this schema')
+    parser.add_argument(
+        '--json-schema',
+        type=Path,
+        metavar='FILE',
+        help='answer in JSON that fits the JSON Schema in this file',
+    )
     common.add_model(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     files, questions = _split(arguments)
-    common.check_folders(arguments.json)
-    printer = Printer(arguments.stream, common.results(arguments))
+    given = (*files, arguments.questions, arguments.json_schema)
+    output.check_outputs(arguments.json, inputs=given)
+    printer = Printer(arguments.stream, output.results(arguments))
     if _are_pictures(files):
         if any(question.at is not None for question in questions):
             raise ValueError('a question at a time needs a video or a bag: images have no times')
         answers = _of_pictures(arguments, files, questions, printer)
-        common.write_json(arguments.json, {'answers': [vars(answer) for answer in answers]})
+        output.write_json(arguments.json, {'answers': [vars(answer) for answer in answers]})
         return _code(arguments, answers)
     if len(files) > 1:
         raise ValueError(f'{files[1]}: one video or bag at a time, or several images')
@@ -86,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _finish(arguments: argparse.Namespace, record: Record) -> None:
-    common.warn(record.warnings)
-    common.write_json(arguments.json, record)
+    output.warn(record.warnings)
+    output.write_json(arguments.json, record)
 
 
 def _code(arguments: argparse.Namespace, answers: list[Answered]) -> int:
@@ -95,7 +103,7 @@ def _code(arguments: argparse.Namespace, answers: list[Answered]) -> int:
     cut = [answer for answer in answers if answer.finish == 'length']
     if not (arguments.json_schema and cut):
         return 0
-    common.warn([f'the JSON is longer than max_tokens: {printable(cut[0].text)}'])
+    output.warn([f'the JSON is longer than max_tokens: {printable(cut[0].text)}'])
     return 1
 
 
@@ -142,7 +150,10 @@ def _split(arguments: argparse.Namespace) -> tuple[list[Path], list[Question]]:
     """Files first, then questions; ValueError when there is nothing to ask, or of nothing."""
     schema = ''
     if arguments.json_schema:
-        schema = arguments.json_schema.expanduser().read_text('utf-8')
+        try:
+            schema = arguments.json_schema.expanduser().read_text('utf-8')
+        except OSError as error:
+            raise ValueError(f'--json-schema takes a file: {error}') from None
     sampling = Sampling(
         arguments.max_tokens, arguments.temperature, seed=arguments.seed, json_schema=schema
     )
@@ -157,10 +168,13 @@ def _split(arguments: argparse.Namespace) -> tuple[list[Path], list[Question]]:
         raise ValueError(f'{word}: expected a question; files come before all questions')
     questions = [Question(word, at, sampling=sampling) for word, at in _timed(words, arguments.at)]
     if arguments.questions:
-        questions += load_questions(arguments.questions).questions
+        listed = load_questions(arguments.questions).questions
+        if schema:
+            listed = [replace(q, sampling=replace(q.sampling, json_schema=schema)) for q in listed]
+        questions += listed
     if not questions:
         raise ValueError('ask what? expected a question behind the file')
-    if any(question.at is not None and not question.at >= 0 for question in questions):
+    if any(question.at is not None and not 0 <= question.at < inf for question in questions):
         raise ValueError('--at takes seconds of stream time, 0 or more')
     return files, questions
 

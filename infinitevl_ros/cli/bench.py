@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from ..engine.steps import Geometry
 from ..model.checkpoint import load_checkpoint
 from ..model.config import CheckpointError
 from ..model.weights import Weights
+from . import output
 from .floor import floor_ms
 from .measure import CAMERA, CAMERA_RATE, Bench
 from .random_checkpoint import write_random_checkpoint
@@ -232,7 +232,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--no-extras', action='store_true', help='leave out the other options and graphs off'
     )
-    parser.add_argument('--json', type=Path, help='write all figures to this file')
+    output.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -243,9 +243,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise CheckpointError(
             'bench what? give a checkpoint folder, or --shape and --random-weights'
         )
+    for name, least in (('repeats', 1), ('frames', 2), ('seconds', 0.1)):
+        if not least <= getattr(arguments, name) < float('inf'):
+            value = getattr(arguments, name)
+            raise ValueError(f'--{name} is {value}, expected {least} or more')
+    output.check_outputs(arguments.json)
     result = measure(arguments)
-    print(table(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + '\n')
-        print(f'Wrote {arguments.json}')
+    print(table(result), file=output.results(arguments))
+    output.write_json(arguments.json, result)
     return 0

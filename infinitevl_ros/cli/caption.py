@@ -8,14 +8,16 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from ..engine.engine import CAPTION_PROMPT
 from ..replay.questions import MAX_TOKENS
 from ..replay.record import Record, Said, one_line
 from ..replay.run import Captioning, Interrupted, Listener
 from ..replay.run import run as replay
-from . import common
+from . import common, output
 
+LEAST = 0.001  # seconds between captions
 EPILOG = 'example: infinitevl caption patrol.mp4 --every 5 --format srt -o patrol.srt'
 
 
@@ -31,26 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if not 0 < arguments.every < float('inf'):
-        raise ValueError(f'--every is {arguments.every}, expected seconds, more than 0')
-    common.check_folders(arguments.output, arguments.json)
+    if not LEAST <= arguments.every < float('inf'):
+        raise ValueError(f'--every is {arguments.every}, expected seconds, {LEAST} or more')
+    output.check_outputs(arguments.output, arguments.json, inputs=(arguments.source,))
     source = common.opened(arguments)
     engine = common.load(arguments)
     numbers = itertools.count(1)
 
-    def write(said: Said) -> None:
-        common.say(FORMATS[arguments.format](next(numbers), said), output)
-
-    with contextlib.ExitStack() as stack:
-        output = common.results(arguments)
-        if arguments.output:
-            output = stack.enter_context(open(arguments.output, 'w', encoding='utf-8'))
+    with _Lines(arguments.output, output.results(arguments)) as lines:
         try:
             record = replay(
                 engine,
                 source,
                 captions=Captioning(arguments.every, arguments.prompt, arguments.max_tokens),
-                listener=Listener(caption=write),
+                listener=Listener(
+                    caption=lambda said: lines.write(
+                        FORMATS[arguments.format](next(numbers), said)
+                    )
+                ),
                 progress=common.on_terminal(),
             )
         except Interrupted as stop:
@@ -58,16 +58,38 @@ def run(arguments: argparse.Namespace) -> int:
             raise
     if not record.captions:
         record.warnings.append(
-            f'no caption: the stream is {len(record.frames)} frames long and shorter than '
-            f'--every {arguments.every:g}'
+            f'no caption: the stream of {len(record.frames)} frames is shorter than '
+            f'--every {arguments.every:g} s'
         )
     _finish(arguments, record)
     return 0
 
 
+class _Lines:
+    """Lines of text to `stream`, or to a file, which is as it was until there is a first one."""
+
+    def __init__(self, path: Path | None, stream: TextIO):
+        self._path, self._stream = path, stream
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if self._path and not error:
+            self._path.expanduser().write_text('')
+        self._stack.close()
+
+    def write(self, text: str) -> None:
+        if self._path:
+            file = open(self._path.expanduser(), 'w', encoding='utf-8')  # noqa: SIM115
+            self._stream, self._path = self._stack.enter_context(file), None
+        common.say(text, self._stream)
+
+
 def _finish(arguments: argparse.Namespace, record: Record) -> None:
-    common.warn(record.warnings)
-    common.write_json(arguments.json, record)
+    output.warn(record.warnings)
+    output.write_json(arguments.json, record)
 
 
 def _plain(_number: int, said: Said) -> str:

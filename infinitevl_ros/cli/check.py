@@ -11,7 +11,7 @@ from ..replay.record import Record
 from ..replay.run import Interrupted
 from ..replay.run import run as replay
 from ..replay.score import passes, table
-from . import common
+from . import common, output
 
 EPILOG = """
 The questions are a YAML file:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     listed = load_questions(arguments.questions)
     threshold = listed.threshold if arguments.threshold is None else arguments.threshold
-    common.check_folders(arguments.json)
+    output.check_outputs(arguments.json, inputs=(arguments.source, arguments.questions))
     if not 0 <= threshold <= 1:
         raise ValueError(f'--threshold is {threshold}, expected 0 to 1')
     if not any(question.expected for question in listed.questions):
@@ -61,6 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace, record: Record) -> None:
-    common.warn(record.warnings)
-    print(table(record), file=common.results(arguments))
-    common.write_json(arguments.json, record)
+    output.warn(record.warnings)
+    print(table(record), file=output.results(arguments))
+    output.write_json(arguments.json, record)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -16,8 +14,7 @@ from ..engine.loading import DTYPES, load_engine
 from ..media.source import Source, open_source
 from ..model.checkpoint import quietly
 from ..model.default import default_checkpoint
-
-STDOUT = Path('-')
+from .output import add_json
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +26,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         default='auto',
         help='precision; auto is float32 on a CPU and bfloat16 on a GPU (default: %(default)s)',
     )
-    parser.add_argument(
-        '--json',
-        type=Path,
-        metavar='FILE',
-        help='write everything to this file; - is standard output, and the rest goes to '
-        'standard error',
-    )
+    add_json(parser)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -65,39 +56,10 @@ def opened(arguments: argparse.Namespace) -> Source:
     return open_source(arguments.source, arguments.topic)
 
 
-def check_folders(*paths: Path | None) -> None:
-    """Raise ValueError, before anything takes time, for a file that could not be written."""
-    for path in paths:
-        if path and not path.absolute().parent.is_dir():
-            raise ValueError(f'{path}: no such folder to write to')
-
-
-def write_json(path: Path | None, value: Any) -> None:
-    """Write a data class or plain values, if a path was given."""
-    if path:
-        if dataclasses.is_dataclass(value):
-            value = dataclasses.asdict(value)
-        text = json.dumps(value, indent=2) + '\n'
-        if path == STDOUT:
-            sys.stdout.write(text)
-        else:
-            path.write_text(text)
-
-
-def results(arguments: argparse.Namespace) -> TextIO:
-    """Where results for people go: standard output, unless the JSON is there."""
-    return sys.stderr if arguments.json == STDOUT else sys.stdout
-
-
 def say(text: str, file: TextIO, end: str = '\n') -> None:
     """Print at once, beside a progress bar."""
     tqdm.write(text, file, end)
     file.flush()
-
-
-def warn(warnings: list[str]) -> None:
-    for warning in warnings:
-        print(f'warning: {warning}', file=sys.stderr)
 
 
 def on_terminal() -> bool:

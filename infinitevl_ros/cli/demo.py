@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,7 @@ import numpy as np
 from ..model.default import default_checkpoint
 from ..replay.record import one_line
 from ..world.patrol import story
+from . import output
 from .camera import PATROL_RATE, video_frames
 from .contact_sheet import Answer, Frame, contact_sheet
 from .story import Planned, plan_questions
@@ -173,7 +174,7 @@ class Viewer:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--video', type=Path, help='play this file instead of a rendered patrol')
     parser.add_argument('--seconds', type=float, help='length of the stream at most')
-    parser.add_argument('--json', type=Path, help='write what was measured to this file')
+    output.add_json(parser)
     parser.add_argument('--model', type=Path, help='checkpoint folder (default: models/tiny)')
     parser.add_argument(
         '--picture', type=Path, default=Path('demo.png'), help='default: %(default)s'
@@ -182,11 +183,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 1 when frames, captions or answers are missing at the end."""
+    report = Report()
+    with contextlib.redirect_stdout(output.results(arguments)):
+        whole = _run(arguments, report)
+    if whole:
+        output.write_json(arguments.json, report)
+    return 0 if whole and report.frames_taken and report.captions and report.answers else 1
+
+
+def _run(arguments: argparse.Namespace, report: Report) -> bool:
+    """Stream, ask and draw; false when the node ended before."""
     seconds = _seconds_to_stream(arguments)
     # Nobody else's nodes, and nobody else sees these.
     os.environ['ROS_DOMAIN_ID'] = str(random.randrange(1, 102))
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    report = Report()
     with contextlib.ExitStack() as stack:
         model = arguments.model or default_checkpoint()
         if arguments.video and not arguments.model:
@@ -196,17 +206,14 @@ def run(arguments: argparse.Namespace) -> int:
         source = arguments.video.name if arguments.video else 'a rendered patrol'
         print(f'Streaming {source} for {seconds:.0f} s; captions as they come:', flush=True)
         viewer = _stream(stack, arguments.video, seconds, model, report)
-    if viewer is None:
-        return 1
-    _show(report, viewer.frames, source, seconds, arguments)
-    return 0 if report.frames_taken and report.captions and report.answers else 1
+    if viewer is not None:
+        _show(report, viewer.frames, source, seconds, arguments.picture)
+    return viewer is not None
 
 
 def _seconds_to_stream(arguments: argparse.Namespace) -> float:
     """Length of the stream; ValueError, before anything starts, for an argument at fault."""
-    for path in filter(None, (arguments.json, arguments.picture)):
-        if not path.absolute().parent.is_dir():
-            raise ValueError(f'{path}: no such folder to write to')
+    output.check_outputs(arguments.json, arguments.picture, inputs=(arguments.video,))
     seconds = DEFAULT_SECONDS if arguments.seconds is None else arguments.seconds
     if not 0 < seconds < math.inf:
         raise ValueError(f'--seconds is {seconds}, expected more than 0')
@@ -321,7 +328,7 @@ def _show(
     frames: list[Frame],
     source: str,
     seconds: float,
-    arguments: argparse.Namespace,
+    picture: Path,
 ) -> None:
     megabytes = (report.memory_bytes_start / 1e6, report.memory_bytes_end / 1e6)
     latency = [answer['seconds'] for answer in report.answers]
@@ -340,11 +347,8 @@ def _show(
         f'{report.frames_dropped} dropped; memory {megabytes[1]:.2f} MB from first to last frame'
         f'{f"; {right} of {len(known)} answers right" if known else ""}'
     )
-    contact_sheet(arguments.picture, f'infinitevl_ros: {source}', subtitle, frames, answers)
-    print(f'Wrote {arguments.picture}.')
-    if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(report), indent=2) + '\n')
-        print(f'Wrote {arguments.json}.')
+    contact_sheet(picture, f'infinitevl_ros: {source}', subtitle, frames, answers)
+    print(f'Wrote {picture}.')
 
 
 def _seconds(stamp) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -15,9 +14,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from . import checks, device_checks, ros_checks
+from ..replay.record import one_line
+from . import checks, device_checks, output, ros_checks
 from .checks import OK, PROBLEM, WARNING, Finding, guarded
 
 WIDTH = 100  # columns
@@ -34,14 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--topic', default='', help='the image topic to measure (default: all, at most four)'
     )
     parser.add_argument('--model', type=Path, help='checkpoint folder (default: models/tiny)')
-    parser.add_argument(
-        '--json', metavar='FILE', help='write the findings to this file; - prints them instead'
-    )
+    output.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the findings as they come; 1 when one of them is a problem."""
-    silent = arguments.json == '-'
+    output.check_outputs(arguments.json)
+    silent = arguments.json == output.STDOUT
     found: list[dict] = []
     for section, findings in sections(arguments.topic, arguments.model):
         if not silent:
@@ -56,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not silent:
         print(', '.join(_counted(number, level) for level, number in counts.items()))
     if arguments.json:
-        write_json(arguments.json, {**counts, 'findings': found})
+        output.write_json(arguments.json, {**counts, 'findings': found})
     return 1 if counts[PROBLEM] else 0
 
 
@@ -118,7 +116,7 @@ def shown(finding: Finding, colour: bool) -> str:
     """A finding as lines of at most WIDTH columns."""
     indent = ' ' * INDENT
     lines = textwrap.wrap(
-        finding.found, WIDTH, initial_indent=indent, subsequent_indent=indent,
+        one_line(finding.found), WIDTH, initial_indent=indent, subsequent_indent=indent,
         break_on_hyphens=False,
     )  # fmt: skip
     if finding.fix:
@@ -131,15 +129,6 @@ def shown(finding: Finding, colour: bool) -> str:
         level = f'\033[{COLOURS[finding.level]}m{level}\033[0m'
     lines[0] = f'  {level} {finding.name:15} {lines[0].strip()}'
     return '\n'.join(lines)
-
-
-def write_json(target: str, value: Any) -> None:
-    """Write to a file; `-` is the standard output."""
-    text = json.dumps(value, indent=2) + '\n'
-    if target == '-':
-        sys.stdout.write(text)
-    else:
-        Path(target).expanduser().write_text(text)
 
 
 def _counted(number: int, level: str) -> str:

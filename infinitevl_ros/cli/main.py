@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+
+from ..replay.record import printable
 
 # Command: its module, with add_arguments(parser) and run(arguments) -> exit code, and its help.
 COMMANDS = {
@@ -34,17 +37,20 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return _overview(arguments)
     file, text = COMMANDS[name]
-    # Only what is used is loaded: torch alone takes seconds.
-    module = importlib.import_module(f'.{file}', __package__)
-    parser = argparse.ArgumentParser(
-        prog=f'infinitevl {name}', description=f'{text[0].upper()}{text[1:]}.'
-    )
-    module.add_arguments(parser)
-    parsed = parser.parse_intermixed_args(arguments[1:])
     try:
-        return module.run(parsed)
+        # Only what is used is loaded: torch alone takes seconds.
+        module = importlib.import_module(f'.{file}', __package__)
+        parser = argparse.ArgumentParser(
+            prog=f'infinitevl {name}', description=f'{text[0].upper()}{text[1:]}.'
+        )
+        module.add_arguments(parser)
+        return module.run(parser.parse_intermixed_args(arguments[1:]))
+    except BrokenPipeError:
+        # Whoever read it has what they wanted (| head); nothing more goes there, at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
-        print(f'infinitevl {name}: {error}', file=sys.stderr)
+        print(f'infinitevl {name}: {printable(str(error))}', file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if error.name not in ('rclpy', 'infinitevl_ros.msg', 'ament_index_python'):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,7 +72,7 @@ class Bench:
         self.question = engine.prompt.decode(question)
 
     def progress(self, steps: int, what: str) -> Iterator[int]:
-        return tqdm(range(steps), f'{self._label}: {what}', leave=False, file=sys.stderr)
+        return tqdm(range(steps), f'{self._label}: {what}', leave=False, disable=None)
 
     def frames(self, repeats: int) -> dict:
         """A frame from the host's memory to the stream's, with the window so full."""
@@ -126,7 +125,7 @@ class Bench:
         for i in self.progress(last, 'bytes over many frames'):
             self.camera.feed(self.engine, memory, 1)
             if i + 1 in (first, last):
-                sizes[i + 1] = allocated()
+                sizes[i + 1] = allocated(self.engine.weights.device)
         return {
             'frames': [first, last],
             'bytes': list(sizes.values()),
@@ -200,10 +199,10 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def allocated() -> int:
+def allocated(device: torch.device) -> int:
     """Bytes in use: on a GPU those of its allocator, else those of the process."""
     gc.collect()
-    if torch.cuda.is_available():
-        return torch.cuda.memory_allocated()
+    if device.type == 'cuda':
+        return torch.cuda.memory_allocated(device)
     pages = int(Path('/proc/self/statm').read_text().split()[1])
     return pages * 4096

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..engine.memory import NUMBERS, read_numbers
 from ..engine.snapshot import MemoryFileError, Snapshot
 from ..replay.record import printable
+from . import output
 from .checks import size
-from .doctor import write_json
 
 NANOSECONDS = 1_000_000_000
 # Two memories with these in common are of the same model, and either may be loaded for the other.
@@ -52,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('action', choices=('show', 'diff'), help='of one file, or between two')
     parser.add_argument('files', nargs='+', metavar='FILE', help='a saved memory')
     parser.add_argument('--layers', action='store_true', help='differences of each layer too')
-    parser.add_argument(
-        '--json', metavar='FILE', help='write everything to this file; - prints it instead'
-    )
+    output.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             f'{arguments.action} takes {wanted} file{"s" if wanted > 1 else ""}, '
             f'{len(arguments.files)} given'
         )
+    output.check_outputs(arguments.json, inputs=tuple(map(Path, arguments.files)))
     snapshots = [_read(file) for file in arguments.files]
     if arguments.action == 'show':
         result, text = contents(snapshots[0]), shown
@@ -72,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
         result, text = differences(*snapshots), compared
         if not arguments.layers:
             del result['layers']
-    if arguments.json != '-':
+    if arguments.json != output.STDOUT:
         print(printable(text(result)))
     if arguments.json:
-        write_json(arguments.json, result)
+        output.write_json(arguments.json, result)
     return 0 if result.get('equal', True) else 1
 
 

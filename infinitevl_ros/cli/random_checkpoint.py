@@ -163,9 +163,17 @@ def initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('folder', type=Path)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--force', action='store_true', help='write over a checkpoint that is there'
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    folder = arguments.folder
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'{folder}: is there already, expected the name of a folder')
+    if (folder / 'config.json').exists() and not arguments.force:
+        raise ValueError(f'{folder}: a checkpoint is there already (--force writes over it)')
     write_random_checkpoint(arguments.folder, arguments.seed)
     print(f'Wrote {arguments.folder}: random weights, its words are noise.')
     return 0

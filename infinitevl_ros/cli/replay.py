@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..media.source import Shot, Source, SourceError, open_source
-from .doctor import write_json
+from . import output
 
 NANOSECONDS = 1_000_000_000
 # Of a video's first image [ns]: a stamp of 0 says in ROS that there is none.
@@ -134,16 +134,23 @@ class Stream:
         from ..media.bag_storage import uncompressed
         from ..media.cut import Broken
 
-        topic = self._recorded[number]
+        topic, damaged = self._recorded[number], 0
         store = get_typestore(Stores.ROS2_JAZZY)
         try:
             for stamp, data in self._bag.messages(topic):
-                if self._bag.is_ros1:
-                    yield stamp, number, bytes(store.ros1_to_cdr(data, topic.type))
-                else:
-                    yield stamp, number, bytes(uncompressed(data))
+                try:
+                    if self._bag.is_ros1:
+                        message = bytes(store.ros1_to_cdr(data, topic.type))
+                    else:
+                        message = bytes(uncompressed(data))
+                except Exception:  # on damaged bytes it can fail in any way
+                    damaged += 1
+                    continue
+                yield stamp, number, message
         except Broken as broken:
             self.warnings.append(f'{topic.name}: damaged, the rest is missing: {broken}')
+        if damaged:
+            self.warnings.append(f'{topic.name}: {damaged} damaged messages left out')
 
 
 class Player:
@@ -223,7 +230,8 @@ class Player:
                 last = stamp
                 count += 1
         if last is None:
-            raise SourceError(f'{self._played.source}: no image in this stretch of it')
+            reasons = [f'{self._played.source}: no image in this stretch of it']
+            raise SourceError(': '.join([*reasons, *self._stream.warnings]))
         # The next first image comes after the last as one comes after another.
         length = (last - first) / NANOSECONDS * count / (count - 1) if count > 1 else 1.0
         return begin + length / rate
@@ -302,9 +310,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--wait', type=float, default=10.0, metavar='S',
         help='longest wait for a subscriber (default: %(default)s)',
     )  # fmt: skip
-    parser.add_argument(
-        '--json', metavar='FILE', help='write what was sent to this file; - prints it instead'
-    )
+    output.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -312,6 +318,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     part = Part(round(arguments.start * NANOSECONDS), arguments.duration * NANOSECONDS)
     path = arguments.source.expanduser()
+    output.check_outputs(arguments.json, inputs=(path,))
     stream = Stream(path, arguments.topic, arguments.names, part)
     played = Played(str(path), stream.kind, stream.topics)
     player = Player(stream, played, arguments.reliability, arguments.clock)
@@ -333,14 +340,14 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in stream.warnings:
         played.warnings.append(warning)
         print(f'warning: {warning}', file=sys.stderr)
-    if arguments.json != '-':
+    if arguments.json != output.STDOUT:
         sent = ', '.join(f'{topic.sent} images on {topic.name}' for topic in stream.topics)
         print(
             f'Sent {sent} in {played.seconds:.1f} s ({played.stream_seconds:.1f} s of stream), '
             f'at worst {played.latest * 1e3:.0f} ms late.'
         )
     if arguments.json:
-        write_json(arguments.json, asdict(played))
+        output.write_json(arguments.json, asdict(played))
     return 130 if played.interrupted else 0
 
 

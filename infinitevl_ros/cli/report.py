@@ -12,7 +12,7 @@ from ..replay.run import Captioning, Interrupted, Listener
 from ..replay.run import run as replay
 from ..replay.score import passes, score
 from ..replay.thumbnails import Thumbnails
-from . import common
+from . import common, output
 
 EPILOG = """
 example:
@@ -20,7 +20,7 @@ example:
 
 The questions are a YAML file as `infinitevl check` takes it; without one there are captions only.
 The page needs no network and no scripts. Exit code 0 when enough answers are right or nothing was
-expected of them, 1 when not, 2 when the input is at fault; the page is written in either case.
+expected of them, 1 when not, both with a page; 2 when the input is at fault.
 """
 
 
@@ -52,18 +52,18 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f'--threshold is {threshold}, expected 0 to 1')
     if not 0 <= arguments.every < float('inf'):
         raise ValueError(f'--every is {arguments.every}, expected 0 or more seconds')
-    common.check_folders(arguments.output, arguments.json)
-    if arguments.output.is_dir():
-        raise ValueError(f'{arguments.output}: a folder, expected the name of a file to write')
+    output.check_outputs(
+        arguments.output, arguments.json, inputs=(arguments.source, arguments.questions)
+    )
     source = common.opened(arguments)
     engine = common.load(arguments)
     thumbnails = Thumbnails()
 
     def finish(record: Record) -> None:
-        common.warn(record.warnings)
+        output.warn(record.warnings)
         write_report(record, thumbnails.pictures(), arguments.output, threshold)
-        common.write_json(arguments.json, record)
-        print(f'Wrote {arguments.output}', file=common.results(arguments))
+        output.write_json(arguments.json, record)
+        print(f'Wrote {arguments.output}', file=output.results(arguments))
 
     try:
         record = replay(
@@ -81,5 +81,5 @@ def run(arguments: argparse.Namespace) -> int:
     right, known = score(record)
     if not known:
         return 0
-    print(f'{right} of {known} right', file=common.results(arguments))
+    print(f'{right} of {known} right', file=output.results(arguments))
     return 0 if passes(record, threshold) else 1

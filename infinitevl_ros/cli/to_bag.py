@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from tqdm import tqdm
 from ..engine.schedule import NANOSECONDS
 from ..media.bag_writer import write_bag
 from ..media.source import Shot, SourceError, open_source
-from . import common
+from . import common, output
 
+TOPIC = re.compile(r'(/[A-Za-z_][A-Za-z0-9_]*)+')
 EPILOG = (
     'example: infinitevl to-bag patrol.mp4 patrol.mcap --topic /camera/image_raw. '
     '`ros2 bag info` and `ros2 bag play` take a folder and a lone file alike.'
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='stamp of the first image [s since 1970] (default: %(default)s)',
     )
     parser.add_argument('--force', action='store_true', help='write over a bag that is there')
-    parser.add_argument('--json', type=Path, help='write what was done to this file')
+    output.add_json(parser)
 
 
 def seconds_or_now(text: str) -> float:
@@ -49,6 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     start, bag = arguments.start, arguments.bag.expanduser()
     if not 0 <= start < 2**31:
         raise ValueError(f'--start is {start}, expected seconds from 0 to 2**31')
+    if not TOPIC.fullmatch(arguments.topic):
+        raise ValueError(
+            f'--topic is "{arguments.topic}", expected names of letters, digits and "_" with "/" '
+            'before each'
+        )
+    output.check_outputs(arguments.json, inputs=(arguments.source,))
     source = open_source(arguments.source)
     if source.kind == 'bag':
         raise SourceError(f'{arguments.source}: is a bag already, expected a video or images')
@@ -57,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     with bar:
         shots = (Shot(offset + shot.stamp, shot.pixels) for shot in bar)
         written = write_bag(bag, arguments.topic, shots, arguments.compressed, arguments.force)
-    common.warn(source.warnings)
-    print(f'Wrote {written} images to {bag}.')
+    output.warn(source.warnings)
+    print(f'Wrote {written} images to {bag}.', file=output.results(arguments))
     result = {'bag': str(bag), 'images': written, 'start': start, 'warnings': source.warnings}
-    common.write_json(arguments.json, result)
+    output.write_json(arguments.json, result)
     return 0

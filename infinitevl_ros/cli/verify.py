@@ -18,6 +18,7 @@ from ..model.checkpoint import load_checkpoint
 from ..model.config import CheckpointError
 from ..model.state import StreamState
 from ..model.weights import Weights
+from . import output
 
 TOLERANCE = 2e-4
 EXPECTED = 'expected.safetensors'
@@ -135,19 +136,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=TOLERANCE,
         help='largest difference that passes (default: %(default)s)',
     )
+    output.add_json(parser)
     parser.add_argument('--device', default='cpu', help='where to run (default: %(default)s)')
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line for each quantity; 1 when one is over the tolerance."""
-    failed = 0
+    if not 0 <= arguments.tolerance < float('inf'):
+        raise ValueError(f'--tolerance is {arguments.tolerance}, expected 0 or more')
+    output.check_outputs(arguments.json)
+    file, found = output.results(arguments), []
     for quantity in compare(arguments.folder, device=arguments.device):
         good = quantity.within(arguments.tolerance)
-        failed += not good
         value = (
             f'{quantity.difference:.0f} differ' if quantity.exact else f'{quantity.difference:.2e}'
         )
-        print(f'{"ok  " if good else "FAIL"} {quantity.name:36} {value}')
+        print(f'{"ok  " if good else "FAIL"} {quantity.name:36} {value}', file=file)
+        found.append({'name': quantity.name, 'difference': quantity.difference, 'good': good})
+    failed = sum(not one['good'] for one in found)
     if failed:
         print(f'{failed} over the tolerance of {arguments.tolerance:g}', file=sys.stderr)
+    output.write_json(
+        arguments.json, {'tolerance': arguments.tolerance, 'failed': failed, 'quantities': found}
+    )
     return 1 if failed else 0

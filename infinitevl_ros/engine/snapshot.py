@@ -56,7 +56,8 @@ class Snapshot:
         """Read what `write` wrote. Raises MemoryFileError."""
         path = Path(path).expanduser()
         if not path.is_file():
-            raise MemoryFileError(f'{path}: no such file')
+            found = 'a folder, expected a file' if path.is_dir() else 'no such file'
+            raise MemoryFileError(f'{path}: {found}')
         try:
             with safe_open(path, framework='pt') as file:
                 metadata = file.metadata() or {}

@@ -21,6 +21,7 @@ from ..engine import (
 from ..engine.engine import CAPTION_PROMPT, NANOSECONDS
 from ..engine.loading import load_engine
 from ..engine.memory import LONGEST_GAP
+from ..engine.schedule import Schedule
 from ..media.source import Shot, Source, open_source
 from ..replay.questions import MAX_TOKENS
 from .feed import Board, BusyError, Caption, Feed, Reply, State
@@ -44,7 +45,7 @@ class FileFeed(Feed):
         self._engine: StreamingEngine | None = None
         self._scheduler: Scheduler | None = None
         self._memory: VisualMemory | None = None
-        self._captioned: int | None = None  # stamp of the frame that the newest caption is about
+        self._schedule = Schedule()
         self._message = f'loading {model.name}'
         self._polled = time.monotonic(), 0
         self._fault = ''
@@ -146,12 +147,10 @@ class FileFeed(Feed):
 
     def _on_frame(self, memory: VisualMemory) -> None:
         """On the engine's thread: begin a caption if one is due with the frame just taken."""
-        self._fault, newest = '', memory.newest_stamp
-        if self._captioned is None or newest < self._captioned:
-            self._captioned = newest
-        if newest - self._captioned < CAPTION_PERIOD:
+        self._fault = ''
+        # Stream time, which goes on where the file begins again.
+        if not self._schedule.due(memory.elapsed, CAPTION_PERIOD):
             return
-        self._captioned = newest
         with contextlib.suppress(QueueFullError):  # the one before takes longer than the period
             self._scheduler.caption(
                 memory, CAPTION_PROMPT, self._on_caption, Sampling(max_tokens=MAX_TOKENS), TIMEOUT

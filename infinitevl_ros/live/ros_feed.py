@@ -23,6 +23,7 @@ from .feed import Board, Caption, Feed, Reply, State
 # Diagnostics come once a second; a node that has sent none for so long [s] is gone. DDS itself
 # notices a node that crashed only after 20 s.
 SILENCE = 5.0
+FAREWELL = 0.5  # seconds for the node to hear that its answers are not wanted any more
 COMPRESSED = '/compressed'
 LEVELS = {DiagnosticStatus.OK: 'ok', DiagnosticStatus.WARN: 'wait'}
 
@@ -114,6 +115,12 @@ class RosFeed(Feed):
         return lambda: self._on_executor(self._cancel, asked)
 
     def close(self) -> None:
+        # The node need not go on for those who cannot hear it any more.
+        for asked in list(self._asked):
+            self._on_executor(self._cancel, asked)
+        deadline = time.monotonic() + FAREWELL
+        while self._asked and self._thread is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
         self._executor.shutdown(timeout_sec=0.5)
         if self._thread is not None:
             self._thread.join(0.5)
@@ -139,10 +146,14 @@ class RosFeed(Feed):
         if asked.cancelled:  # the executor may run the later task first
             self._end(asked, Reply(False, '', 'cancelled'))
             return
-        future = self._client.send_goal_async(
-            Ask.Goal(question=question, camera=self._camera),
-            lambda message: asked.on_piece(message.feedback.text),
-        )
+        try:
+            future = self._client.send_goal_async(
+                Ask.Goal(question=question, camera=self._camera),
+                lambda message: asked.on_piece(message.feedback.text),
+            )
+        except Exception as error:  # a question that ROS cannot send ends nothing else
+            self._end(asked, Reply(False, '', str(error)))
+            return
         future.add_done_callback(lambda done: self._on_accepted(asked, done))
 
     def _on_accepted(self, asked: _Asked, future: rclpy.Future) -> None:

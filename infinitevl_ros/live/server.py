@@ -251,11 +251,14 @@ async def _question(request: web.Request) -> str:
         raise RefusedError(415, f'a body of {request.content_type}, expected application/json')
     try:
         body = await request.json()
-        question = body['question'].strip()
+        # Text from JSON may hold halves of characters, which nothing can send on.
+        question = body['question'].strip().encode('utf-8', 'replace').decode()
     except web.HTTPRequestEntityTooLarge:
         raise RefusedError(413, f'more than {MOST_BYTES} bytes') from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise RefusedError(400, 'expected {"question": "text"}') from None
+    if '\0' in question:
+        raise RefusedError(400, 'the question has a NUL in it')
     if not question:
         raise RefusedError(400, 'the question is empty')
     if len(question) > MOST_CHARACTERS:

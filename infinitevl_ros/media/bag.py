@@ -69,10 +69,12 @@ class BagSource(Source):
 
     def _damage(self) -> str:
         """What shows on the way through the bag, '' if nothing does."""
-        try:
-            list(self._bag.messages(Topic('', '')))
-        except Broken as broken:
-            return str(broken)
+        for topic in self._bag.topics or [Topic('', '')]:
+            try:
+                for _ in self._bag.messages(topic):
+                    pass
+            except Broken as broken:
+                return str(broken)
         return ''
 
     def _listed(self, topics: list[Topic] | dict[Topic, int]) -> str:

@@ -52,12 +52,14 @@ class Whole:
         self.topics = dict(counts)
 
     def _reader(self) -> rosbag1.Reader | rosbag2.Reader:
-        return (rosbag1 if self.path.suffix == '.bag' else rosbag2).Reader(self.path)
+        return (rosbag1 if is_ros1(self.path) else rosbag2).Reader(self.path)
 
     def messages(self, topic: Topic) -> Iterator[tuple[int, bytes]]:
         try:
             with self._reader() as reader:
                 wanted = [c for c in reader.connections if (c.topic, c.msgtype) == topic]
+                if not wanted:  # which rosbags would take for all of them
+                    return
                 for _, time, data in reader.messages(wanted):
                     yield time, data
         except Exception as error:  # on damaged bytes it can fail in any way
@@ -93,13 +95,13 @@ class Bag:
         for part in self._parts:
             counts.update(part.topics)
         self.topics = dict(counts)
-        self.is_ros1 = path.suffix == '.bag'
+        self.is_ros1 = is_ros1(path)
 
     def _open_parts(self, error: Exception) -> None:
         """Every file by itself, since the bag as a whole gave this error."""
         if not self.path.is_dir():
             if self.path.suffix not in CUT:
-                if self.path.suffix == '.bag':
+                if is_ros1(self.path):
                     reason = f'a ROS 1 bag that cannot be read ({one_line(error)})'
                 else:
                     reason = 'compressed as a whole: give its folder, with a metadata.yaml'
@@ -163,6 +165,11 @@ class Bag:
                 damage.append(f'{name}{broken}')
         if damage:
             raise Broken('; '.join(damage))
+
+
+def is_ros1(path: Path) -> bool:
+    """Whether it is a file of ROS 1; a folder may have any name."""
+    return path.suffix == '.bag' and path.is_file()
 
 
 def _databases(path: Path) -> list[Path]:

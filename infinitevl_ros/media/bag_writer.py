@@ -17,6 +17,7 @@ from .source import Shot, SourceError
 NANOSECONDS = 1_000_000_000
 FRAME_ID = 'camera'
 JPEG_QUALITY = 95
+OTHERS = ('.bag', '.db3', '.zstd')  # what other bags are named like
 
 
 def write_bag(
@@ -33,6 +34,8 @@ def write_bag(
         raise SourceError(f'{path}: no such folder to write to')
     if path.is_dir() and (lone or not (path / 'metadata.yaml').is_file()):
         raise SourceError(f'{path}: a folder that is not a bag is there already')
+    if not lone and (path.suffix in OTHERS or path.is_file()):
+        raise SourceError(f'{path}: not a name for a bag: expected a folder, or a file in .mcap')
     if path.exists() and not force:
         raise SourceError(f'{path}: is there already')
     with tempfile.TemporaryDirectory(prefix='.bag-', dir=path.parent) as unfinished:

@@ -83,7 +83,7 @@ def run(
     except KeyboardInterrupt:
         raise Interrupted(replay.record) from None
     finally:
-        replay.record.warnings[:0] = source.warnings
+        replay.record.warnings[:0] = [*source.warnings, *replay.jumps]
     return replay.record
 
 
@@ -123,6 +123,7 @@ class _Replay:
         self._memory = engine.new_memory()
         self._schedule = Schedule()
         self._pace = Pace()
+        self._jumps: dict[str, tuple[str, int]] = {}  # the first of each way, and how many
         # Stamp of the newest frame in the caption before, and its stream time.
         self._since: int | None = None
         self._since_at = 0.0
@@ -184,10 +185,20 @@ class _Replay:
         gap = 0 if before is None else stamp - before
         if not -JUMP <= gap <= LONGEST_GAP:
             way = 'back' if gap < 0 else 'ahead'
-            self.record.warnings.append(
+            first, count = self._jumps.get(way, ('', 0))
+            first = first or (
                 f'frame {self._memory.frames}: stamps jump {way} by '
                 f'{abs(gap) / NANOSECONDS:.1f} s, which counts as no time'
             )
+            self._jumps[way] = first, count + 1
+
+    @property
+    def jumps(self) -> list[str]:
+        """Warnings of stamps that jump, one for each direction."""
+        return [
+            first if count == 1 else f'{first}; {count - 1} more do so'
+            for first, count in self._jumps.values()
+        ]
 
     def check(self, questions: Sequence[Question]) -> None:
         """Begin every question and ask none: what is wrong with one is told before an hour."""

@@ -135,6 +135,7 @@ class Painter:
         slope = ((np.arange(self._canvas, dtype=np.float32) + 0.5) / self._canvas - 0.5) / FOCAL
         sin, cos, row = math.sin(camera.yaw), math.cos(camera.yaw), slope[:, None]
         dx, dz = slope * cos + sin, cos - slope * sin
+        dx = np.where(dx == 0, np.float32(1e-9), dx)  # straight ahead, where no side wall is met
         to_side = (np.copysign(np.float32(WIDTH / 2), dx) - camera.x) / dx
         to_front = (DEPTH - camera.z) / dz
         to_wall = np.minimum(to_front, to_side)

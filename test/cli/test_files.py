@@ -160,7 +160,7 @@ def test_captions_in_every_format(command, video, tmp_path):
     assert values[0]['text'] in lines[0]
     code, out, err = command('caption', video, '--every', '60')
     assert (code, out) == (0, '')
-    assert 'no caption: the stream is 45 frames long' in err
+    assert 'no caption: the stream of 45 frames is shorter than --every 60 s' in err
 
 
 def test_check_says_whether_enough_is_right(command, video, tmp_path):
@@ -209,6 +209,15 @@ def test_a_video_becomes_a_bag(command, video, tmp_path):
             '3 times for 2',
         ),
         (['ask', 'VIDEO', 'What?', '--at', '-1'], '--at takes seconds'),
+        (['ask', 'VIDEO', 'What?', '--at', 'inf'], '--at takes seconds'),
+        (['ask', 'VIDEO', 'What?', '--json-schema', '{}'], '--json-schema takes a file: '),
+        (['ask', 'VIDEO', 'What?', '--json', '.'], 'a folder, expected the name of a file'),
+        (['to-bag', 'VIDEO', 'bag', '--topic', 'bad topic'], '--topic is "bad topic"'),
+        (['to-bag', 'VIDEO', 'bag', '--topic', ''], '--topic is ""'),
+        (['to-bag', 'VIDEO', 'bag.db3'], 'expected a folder, or a file in .mcap'),
+        (['to-bag', 'VIDEO', 'VIDEO', '--force'], 'expected a folder, or a file in .mcap'),
+        (['bench', '--shape', 'small', '--random-weights', '--frames', '1'], '--frames is 1'),
+        (['bench', '--shape', 'small', '--random-weights', '--json', 'no/b'], 'no such folder'),
         (['ask', 'VIDEO', 'What?', '--temperature', '-1'], 'temperature is -1.0'),
         (['ask', 'VIDEO', 'What?', '--model', 'nowhere'], 'nowhere: no such checkpoint folder'),
         (['ask', 'VIDEO', 'What?', '--topic', '/i'], 'not a bag'),
@@ -236,3 +245,73 @@ def test_every_command_explains_itself(command):
         code, out, _ = command(name, '--help')
         assert code == 0
         assert out.startswith(f'usage: infinitevl {name}')
+
+
+def test_what_is_read_is_not_written_over(command, video, tmp_path):
+    copy, questions = tmp_path / 'v.avi', tmp_path / 'q.yaml'
+    copy.write_bytes(video.read_bytes())
+    questions.write_text(QUESTIONS)
+    for arguments in (
+        ('caption', copy, '-o', copy),
+        ('ask', copy, 'What?', '--json', copy),
+        ('report', copy, '-o', copy),
+        ('report', copy, '--questions', questions, '-o', questions),
+        ('check', copy, '--questions', questions, '--json', tmp_path / '.' / 'q.yaml'),
+        ('to-bag', copy, tmp_path / 'bag', '--json', copy),
+    ):
+        code, _, err = command(*arguments)
+        assert (code, 'is read, and would be overwritten' in err) == (2, True), arguments
+    assert copy.read_bytes() == video.read_bytes()
+    assert questions.read_text() == QUESTIONS
+
+
+def test_a_call_that_is_refused_leaves_its_output_as_it_was(command, video, tmp_path):
+    (tmp_path / 'c.srt').write_text('old')
+    assert command('caption', video, '-o', tmp_path / 'c.srt', '--max-tokens', '0')[0] == 2
+    assert (tmp_path / 'c.srt').read_text() == 'old'
+    assert command('caption', video, '-o', tmp_path / 'c.srt', '--every', '60')[0] == 0
+    assert (tmp_path / 'c.srt').read_text() == ''
+
+
+def test_a_reader_that_has_enough_is_no_error(video):
+    code = 'import sys; from infinitevl_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, 'caption', str(video), '--every', '0.1'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(60) == 0
+    assert 'pipe' not in errors
+
+
+def test_a_bag_and_its_json_on_standard_output(command, video, tmp_path):
+    code, out, err = command('to-bag', video, tmp_path / 'bag', '--json', '-')
+    assert code == 0
+    assert json.loads(out)['images'] == 45
+    assert 'Wrote 45 images' in err
+
+
+def test_a_checkpoint_that_is_there_is_not_written_over(command, tmp_path):
+    assert command('random-checkpoint', tmp_path / 'model')[0] == 0
+    code, _, err = command('random-checkpoint', tmp_path / 'model', '--seed', '1')
+    assert (code, 'a checkpoint is there already' in err) == (2, True)
+    assert command('random-checkpoint', tmp_path / 'model', '--force')[0] == 0
+
+
+def test_a_schema_is_for_the_questions_of_a_file_too(command, video, tmp_path):
+    (tmp_path / 's.json').write_text('{"type": "boolean"}')
+    (tmp_path / 'q.yaml').write_text('questions: [{ask: "Is the light on?"}]')
+    words = '--questions', tmp_path / 'q.yaml', '--json-schema', tmp_path / 's.json'
+    code, out, _ = command('ask', video, *words)
+    assert code == 0
+    assert re.search(r'= (.*)  \[', out)[1] in ('true', 'false')
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(command, tmp_path):
+    name = tmp_path / 'a\x1b[2Jb.mp4'
+    for arguments in (('ask', name, 'What?'), ('caption', name)):
+        code, _, err = command(*arguments)
+        assert code == 2
+        assert '\x1b' not in err

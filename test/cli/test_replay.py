@@ -25,6 +25,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from infinitevl_ros.cli.main import main
+from infinitevl_ros.cli.replay import Part, Stream
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -364,3 +365,16 @@ def test_the_node_takes_every_image_on_the_clock_of_the_bag(bag, checkpoint):
         if listener:
             listener.close()
     assert code == 0
+
+
+def test_a_damaged_message_is_left_out_and_told_of(tmp_path):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    kind = 'sensor_msgs/msg/CompressedImage'
+    with Writer(tmp_path / 'bag', version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection('/image/compressed', kind, typestore=store)
+        for number in range(3):
+            data = serialized(store, kind, START + number, number)
+            writer.write(connection, START + number, data if number != 1 else b'\x28\xb5\x2f\xfd?')
+    stream = Stream(tmp_path / 'bag', [], [], Part(0, float('inf')))
+    assert [stamp - START for stamp, _, _ in stream] == [0, 2]
+    assert stream.warnings == ['/image/compressed: 1 damaged messages left out']

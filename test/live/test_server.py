@@ -394,3 +394,28 @@ def test_a_feed_that_fails_ends_the_server_with_its_error():
 
     with pytest.raises(ValueError, match='no such model'):
         asyncio.run(run())
+
+
+def test_questions_that_nothing_could_send_on():
+    async def check(client, feed):
+        for body, said in (
+            (r'{"question": "a\u0000b"}', 'NUL'),
+            ('[' * 16000, 'expected {"question"'),
+        ):
+            options = {'json': None, 'data': body}
+            headers = {**own(client), 'Content-Type': 'application/json'}
+            async with post(client, headers=headers, **options) as response:
+                assert response.status == 400
+                assert said in await message(response)
+        headers = {**own(client), 'Content-Type': 'application/json; charset=nope'}
+        async with post(client, headers=headers, json=None, data='{}') as response:
+            assert response.status == 400
+        headers = {**own(client), 'Content-Type': 'application/json'}
+        data = r'{"question": "what \ud800?"}'
+        asking = asyncio.ensure_future(client.post('/ask', headers=headers, data=data))
+        await until(lambda: feed.questions)
+        assert feed.questions[0].text == 'what ??'
+        feed.questions[0].answer('this')
+        assert (await lines(await asking))[-1]['done']['text'] == 'this'
+
+    served(check)

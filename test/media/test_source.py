@@ -1,6 +1,7 @@
 """Videos, bags and images from files: whole, damaged, and something else."""
 
 import itertools
+import shutil
 import sqlite3
 
 import cv2
@@ -120,6 +121,30 @@ def test_topics_are_listed_when_one_must_be_named(tmp_path):
     write(tmp_path / 'none', {'/c': ('std_msgs/msg/String', [(1, text('a'))])})
     with pytest.raises(SourceError, match=r'a bag without images; it has /c \(std_msgs'):
         open_source(tmp_path / 'none')
+
+
+def test_files_of_a_folder_that_lack_the_topic_add_nothing(tmp_path):
+    """Without metadata each file is read by itself."""
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    images = [(i, image(i + 1)) for i in range(5)]
+    words = [(i, text('w')) for i in range(4)]
+    for name, topic, kind, messages in (
+        ('p_0', '/image', 'sensor_msgs/msg/Image', images[:3]),
+        ('p_1', '/other', 'sensor_msgs/msg/Image', images),
+        ('p_2', '/words', 'std_msgs/msg/String', words),
+    ):
+        write(tmp_path / name, {topic: (kind, messages)})
+        (tmp_path / name / f'{name}.mcap').rename(folder / f'{name}.mcap')
+    source = open_source(folder, '/image')
+    assert len(list(source)) == 3
+    assert not any('left out' in warning for warning in source.warnings)
+    assert all('3 of 3' in warning for warning in source.warnings)
+
+
+def test_a_folder_may_be_named_like_a_bag_of_ros_1(bag, tmp_path):
+    shutil.copytree(bag, tmp_path / 'run.bag')
+    assert len(list(open_source(tmp_path / 'run.bag'))) == 6
 
 
 def test_messages_without_a_picture_are_counted(tmp_path):

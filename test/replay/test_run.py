@@ -90,6 +90,17 @@ def test_a_time_between_two_nanoseconds_is_that_of_its_frame(engine):
     assert not record.warnings
 
 
+def test_stamps_that_jump_all_the_time_are_told_of_once(engine):
+    class Two(Patrol):
+        def _shots(self):
+            for number, shot in enumerate(super()._shots()):
+                yield Shot(shot.stamp + number % 2 * 7200 * SECOND, shot.pixels)
+
+    warnings = run(engine, Two(20)).warnings
+    assert len(warnings) == 2
+    assert warnings[0].endswith('which counts as no time; 9 more do so')
+
+
 def test_frames_that_a_camera_would_have_lost_are_counted(engine):
     class Fast(Patrol):
         """A millisecond from frame to frame, which no engine keeps up with."""
