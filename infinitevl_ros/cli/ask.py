@@ -14,7 +14,7 @@ from ..engine import Sampling
 from ..media.pictures import read_picture
 from ..media.source import BAG_SUFFIXES, PICTURE_SUFFIXES, open_source
 from ..replay.questions import MAX_TOKENS, Question, load_questions
-from ..replay.record import Answered, Record, printable
+from ..replay.record import Answered, Record, one_line, printable
 from ..replay.run import Interrupted, Listener, asked
 from ..replay.run import run as replay
 from . import common, output
@@ -131,14 +131,18 @@ class Printer:
 
     def piece(self, question: Question, text: str) -> None:
         if self._stream:
-            before = '' if self._begun else f'? {question.text}\n= '
+            before = '' if self._begun else _asked(question.text)
             common.say(before + printable(text), self._file, end='')
             self._begun = True
 
     def answer(self, answer: Answered) -> None:
-        before = '' if self._begun else f'? {answer.question}\n= {printable(answer.text)}'
+        before = '' if self._begun else _asked(answer.question) + printable(answer.text)
         common.say(f'{before}  [{_about(answer)}]', self._file)
         self._begun = False
+
+
+def _asked(question: str) -> str:
+    return f'? {one_line(question)}\n= '
 
 
 def _about(answer: Answered) -> str:

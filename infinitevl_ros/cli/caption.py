@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if not LEAST <= arguments.every < float('inf'):
-        raise ValueError(f'--every is {arguments.every}, expected seconds, {LEAST} or more')
+        raise ValueError(f'--every is {arguments.every}, expected {LEAST} seconds or more')
     output.check_outputs(arguments.output, arguments.json, inputs=(arguments.source,))
     source = common.opened(arguments)
     engine = common.load(arguments)

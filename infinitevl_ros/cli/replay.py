@@ -353,7 +353,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     for name, value, fits, wanted in (
-        ('rate', arguments.rate, 0 < arguments.rate < math.inf, 'more than 0'),
+        ('rate', arguments.rate, 0 < arguments.rate < math.inf, 'a number above 0'),
         ('clock', arguments.clock, arguments.clock is None or 0 < arguments.clock <= 1000,
          'more than 0, to 1000 Hz'),
         ('start', arguments.start, 0 <= arguments.start < math.inf, '0 or more'),

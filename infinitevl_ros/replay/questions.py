@@ -84,8 +84,10 @@ def load_questions(path: str | Path) -> Questions:
     path = Path(path).expanduser()
     try:
         text = path.read_text('utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise QuestionsError(f'{path}: {getattr(error, "strerror", None) or error}') from None
+    except OSError as error:
+        raise QuestionsError(f'{path}: {error.strerror or error}') from None
+    except UnicodeDecodeError:
+        raise QuestionsError(f'{path}: not a text, expected YAML') from None
     try:
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:

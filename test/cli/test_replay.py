@@ -321,7 +321,7 @@ def test_no_subscriber_is_waited_for_only_so_long(bag, listen, capsys):
         (['--topic', '/front'], 'no topic /front; it has /raw (sensor_msgs/msg/Image'),
         (['--topic', '/raw', '/jpeg', '--as', '/a'], '--as has 1 topics for 2'),
         (['--topic', '/raw', '--as', 'front camera'], 'front camera'),
-        (['--topic', '/raw', '--rate', '0'], '--rate is 0.0, expected more than 0'),
+        (['--topic', '/raw', '--rate', '0'], '--rate is 0.0, expected a number above 0'),
         (['--topic', '/raw', '--clock', '-1'], '--clock is -1.0, expected more than 0'),
         (['--topic', '/raw', '--start', '9', '--wait', '0'], 'no image in this stretch of it'),
     ],
