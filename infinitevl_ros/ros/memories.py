@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import re
@@ -103,7 +104,8 @@ class Memories:
             response.success, response.message = await future
             if self._node.value('autosave_period'):
                 # Or a restart would bring back what was forgotten.
-                self._thread.submit(self._discard, cameras)
+                with contextlib.suppress(RuntimeError):  # shutting down
+                    self._thread.submit(self._discard, cameras)
             return response
 
         return on_reset
