@@ -104,7 +104,9 @@ class Camera:
             self._due = None
         if limit := self._node.value('rate_limit', self.name):
             period = round(stamps.NANOSECONDS / limit)
-            due = stamp if self._due is None else self._due
+            due = self._due
+            if due is None or due > stamp + 2 * period:  # the limit was another
+                due = stamp
             if stamp < due - EARLY * period:
                 return False
             # From when it was due, so that the rate is kept; after a pause, from now on.

@@ -345,7 +345,7 @@ def spin(executor: SingleThreadedExecutor, node: InfiniteVLNode) -> None:
             return
         except ExternalShutdownException:
             return
-        except Exception:  # of whatever kind
+        except Exception:
             node.get_logger().error(f'a callback failed: {traceback.format_exc()}')
 
 
@@ -364,6 +364,8 @@ def _take_signals() -> int:
 
 def _end_at_signal(node: InfiniteVLNode, signals: int) -> None:
     os.read(signals, 1)
-    node.end()
-    time.sleep(TOLD)
-    rclpy.try_shutdown(context=node.context)
+    try:
+        node.end()
+        time.sleep(TOLD)
+    finally:
+        rclpy.try_shutdown(context=node.context)

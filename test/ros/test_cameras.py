@@ -114,6 +114,15 @@ def test_no_more_than_the_limit_comes_through(host, camera_rate):
     assert 590 <= sum(map(camera._is_wanted, stamps)) <= 601
 
 
+def test_a_limit_that_is_raised_holds_at_once(host):
+    node = host(rate_limit=0.01, autostart=False)
+    camera = node.cameras[0]
+    assert camera._is_wanted(100 * SECOND)
+    assert not camera._is_wanted(101 * SECOND)
+    node.set_parameters([Parameter('rate_limit', value=10.0)])
+    assert all(camera._is_wanted(102 * SECOND + i * SECOND // 10) for i in range(10))
+
+
 def test_an_image_in_ten_seconds_is_no_silence(host, connect, monkeypatch):
     monkeypatch.setattr(diagnostics, 'SILENCE', 0.5)
     host(rate_limit=0.1, caption_period=0.0)
