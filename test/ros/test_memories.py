@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 
+import numpy as np
 import pytest
 from conftest import SECOND, counts, until
 from safetensors import SafetensorError
@@ -150,18 +151,20 @@ def test_a_robot_wakes_up_remembering(host, connect, tmp_path):
     assert not client.ask('What?').success, 'what was forgotten is not restored'
 
 
-def test_every_model_and_node_goes_on_from_its_own_autosave(host, connect, tmp_path, checkpoint):
+def test_every_model_and_node_goes_on_from_its_own_autosave(host, tmp_path, checkpoint):
+    """Without a client, which would find the services of all these nodes."""
     settings = {**QUIET, 'memory_dir': str(tmp_path), 'restore': True, 'autosave_period': 86400.0}
     other = write_random_checkpoint(tmp_path / 'other', seed=2)
+    pixels = np.zeros((60, 80, 3), np.uint8)
     for model, before in ((checkpoint, 0), (other, 0), (checkpoint, 2), (other, 2)):
         node = host(**settings, model=str(model))
         assert until(lambda node=node: node.state == 'active')
-        assert node.cameras[0].memory.frames == before
-        client = connect()
-        if not before:
-            stream(node, client, 2)
-        assert client.change_state('shutdown')
-        client.close()
+        memory = node.cameras[0].memory
+        assert memory.frames == before
+        for number in range(0 if before else 2):
+            node.scheduler.offer(memory, pixels, number * SECOND)
+            assert until(lambda n=number, node=node: counts(node).taken == n + 1)
+        assert node.transition('shutdown')
     robot = host(**settings, namespace='robot1')
     assert until(lambda: robot.state == 'active')
     assert robot.cameras[0].memory.frames == 0
