@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import SECOND, Client, HostedNode, counts, until
+from conftest import SECOND, Client, HostedNode, counts, end_participants, until
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile
@@ -229,6 +229,8 @@ def played(checkpoint, folder, rate):
         hosted.stop()
         client.close()
     captions = [(c.text, c.first_stamp, c.last_stamp) for c in client.captions]
+    del hosted, client
+    end_participants()
     return captions, Snapshot.read(folder / 'end.safetensors')
 
 
