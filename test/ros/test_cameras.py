@@ -229,7 +229,7 @@ def played(checkpoint, folder, rate):
         hosted.stop()
         client.close()
     captions = [(c.text, c.first_stamp, c.last_stamp) for c in client.captions]
-    del hosted, client
+    hosted = client = None
     end_participants()
     return captions, Snapshot.read(folder / 'end.safetensors')
 
