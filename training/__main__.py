@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import yaml
@@ -25,6 +26,7 @@ from .asking import Asking
 from .checkpoint import config_values, initial_tensors, make_tokenizer
 from .curve import draw_curve
 from .data import Phase, Pool, Words, WorldSettings
+from .group import ALONE, Group
 from .seeing import Seeing
 from .trainer import Stage, Student, Task, Trainer
 
@@ -66,34 +68,40 @@ class Recipe:
 class Run:
     """A folder with all that a recipe has led to so far: a checkpoint for each finished stage."""
 
-    def __init__(self, recipe: Recipe, folder: Path, device: torch.device):
-        self.recipe, self.folder, self.device = recipe, folder, device
+    def __init__(self, recipe: Recipe, folder: Path, device: torch.device, group: Group = ALONE):
+        self.recipe, self.folder, self.device, self._group = recipe, folder, device, group
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer = make_tokenizer()
-        self._pool = Pool(recipe.worlds, recipe.seed, device)
+        self._seed = recipe.seed + group.rank  # of worlds and questions: each its own
+        self._worlds = recipe.worlds.share(group.size)
+        self._pool = Pool(self._worlds, self._seed, device)
 
     def train(self, number: int, until: float) -> bool:
         """Run a stage, or what is left of it; false when the time ran out first."""
         stage = self.recipe.stages[number]
         student = self._student(number)
-        work = Trainer(stage, student, self._task(stage, student), self.folder)
+        task = self._task(stage, student)
+        work = Trainer(stage, student, task, self.folder, self._group)
         done = work.run(self._pool, until)
-        if done:
+        if done and self._group.leads:
             self._write(self.folder / stage.name, number, student)
             draw_curve(self.folder / 'log.jsonl', self.folder / 'curve.png')
-        return done
+            (self.folder / stage.name / 'done').touch()
+        return self._group.agree(done)
 
     def _task(self, stage: Stage, student: Student) -> Task:
-        settings, seed = self.recipe.worlds, self.recipe.seed
+        settings = self._worlds
         if stage.loss == 'sights':
-            return Seeing(student, settings, seed)
+            return Seeing(student, settings, self._seed, self.recipe.seed)
         loss = asking.answers
         if stage.loss != 'answers':
             teacher = self._load(self.recipe.teacher)
             loss = {'layers': asking.layers_of, 'scores': asking.scores_of}[stage.loss](teacher)
-        write_prompt(self.folder, self.tokenizer)
-        words = Words(Prompt(self.folder, student.config), student.config.eos_token_ids[0])
-        return Asking(stage, student, loss, settings, seed, words)
+        with TemporaryDirectory() as folder:
+            write_prompt(Path(folder), self.tokenizer)
+            prompt = Prompt(Path(folder), student.config)
+        words = Words(prompt, student.config.eos_token_ids[0])
+        return Asking(stage, student, loss, settings, self._seed, words)
 
     def _config(self, number: int) -> dict:
         full = self.recipe.stages[number].full_attention
@@ -140,7 +148,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python3 -m training', description=__doc__)
     parser.add_argument('stage', help='a stage of the configuration, or all')
     parser.add_argument('--config', type=Path, default=CONFIGS / 'tiny.yaml')
-    parser.add_argument('--run', type=Path, default=Path('runs/tiny'), help='default: %(default)s')
+    parser.add_argument(
+        '--folder', type=Path, default=Path('runs/tiny'), help='of the run; default: %(default)s'
+    )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--minutes', type=float, default=float('inf'), help='stop after these')
     arguments = parser.parse_args(argv)
@@ -150,15 +160,17 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.stage not in (*names, 'all'):
         parser.error(f'unknown stage {arguments.stage}: expected all, {", ".join(names)}')
     torch.backends.cuda.matmul.allow_tf32 = True
-    run = Run(recipe, arguments.run, torch.device(arguments.device))
+    group = Group.join()
+    say = print if group.leads else lambda text: None
+    run = Run(recipe, arguments.folder, torch.device(arguments.device), group)
     for number, name in enumerate(names):
-        finished = (arguments.run / name / 'done').exists()
+        finished = group.agree((arguments.folder / name / 'done').exists())
         if arguments.stage == name or (arguments.stage == 'all' and not finished):
             if not run.train(number, until):
-                print(f'Stopped in {name}; the same command goes on.')
-                return 0
-            (arguments.run / name / 'done').touch()
-            print(f'Finished {name}: {arguments.run / name}')
+                say(f'Stopped in {name}; the same command goes on.')
+                break
+            say(f'Finished {name}: {arguments.folder / name}')
+    group.leave()
     return 0
 
 

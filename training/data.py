@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -46,6 +46,15 @@ class WorldSettings:
     per_step: float = 3.0
     workers: int = 14
     side: int = 112
+
+    def share(self, size: int) -> WorldSettings:
+        """What one of `size` processes keeps and paints."""
+        return replace(
+            self,
+            slots=self.slots // size,
+            first=self.first // size,
+            per_step=self.per_step / size,
+        )
 
     def newest(self, clock: int) -> int:
         """How many worlds have been made before step `clock`."""

@@ -88,13 +88,16 @@ class _Sights(Dataset):
 
 
 class Seeing:
-    """The task of a stage that sees; see Trainer. A phase's frames are single ones of worlds."""
+    """The task of a stage that sees; see Trainer. A phase's frames are single ones of worlds.
 
-    def __init__(self, student: Student, settings: WorldSettings, seed: int):
+    `seed` is of the worlds, `first` of the reader's first weights.
+    """
+
+    def __init__(self, student: Student, settings: WorldSettings, seed: int, first: int):
         self._settings, self._seed = settings, seed
         self.parameters = {
             f'reader.{name}': tensor.to(student.device)
-            for name, tensor in _reader(student.config.hidden_size, seed).items()
+            for name, tensor in _reader(student.config.hidden_size, first).items()
         }
 
     def batches(self, phase: Phase, clock: int) -> Iterator[Sights]:

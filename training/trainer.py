@@ -17,6 +17,7 @@ from infinitevl_ros.model.config import ModelConfig
 from infinitevl_ros.model.weights import Weights, build
 
 from .data import KINDS, OnDevice, Phase, Pool
+from .group import Group
 from .kernels import operators
 
 REPORT_EVERY = 25  # steps
@@ -105,8 +106,8 @@ class Task(Protocol):
 class Trainer:
     """Everything that a stage needs; `step` is the next one."""
 
-    def __init__(self, stage: Stage, student: Student, task: Task, folder: Path):
-        self.stage, self.student, self._task = stage, student, task
+    def __init__(self, stage: Stage, student: Student, task: Task, folder: Path, group: Group):
+        self.stage, self.student, self._task, self._group = stage, student, task, group
         self._folder, self._file = folder, folder / f'{stage.name}.pt'
         self.step = 0
         # All that a stage saves, and of it what learns.
@@ -133,27 +134,31 @@ class Trainer:
 
     def run(self, pool: Pool, until: float) -> bool:
         """Train on to the end of the stage, or until a time (time.monotonic); true at the end."""
-        bar = tqdm(total=self.stage.steps, initial=self.step, desc=self.stage.name)
+        stage, group = self.stage, self._group
+        bar = tqdm(total=stage.steps, initial=self.step, desc=stage.name, disable=not group.leads)
         with bar:
-            while self.step < self.stage.steps:
-                first, phase = self.stage.phase_at(self.step)
-                for batch in self._task.batches(phase, self.stage.clock + self.step):
+            while self.step < stage.steps:
+                first, phase = stage.phase_at(self.step)
+                for batch in self._task.batches(group.share(phase), stage.clock + self.step):
                     if self.step == first + phase.steps:
                         break
-                    if time.monotonic() > until:
+                    if group.agree(time.monotonic() > until):
                         self.save()
                         return False
-                    pool.advance(self.stage.clock + self.step)
+                    pool.advance(stage.clock + self.step)
                     loss = self._train(batch.to(self.student.device), pool)
                     self.step += 1
                     bar.update()
-                    if self.step % REPORT_EVERY == 0 or self.step == self.stage.steps:
+                    if self.step % REPORT_EVERY == 0 or self.step == stage.steps:
                         self._report(loss, phase, bar)
         self.save()
         return True
 
     def save(self) -> None:
         """Write all that a later run needs to go on as if nothing had happened."""
+        self._group.add_up([self._sums])
+        if not self._group.leads:
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._file.with_suffix('.part')
         torch.save(
@@ -174,7 +179,8 @@ class Trainer:
             for name, parameter in self._parameters.items():
                 parameter.copy_(saved['parameters'][name])
         self._optimizer.load_state_dict(saved['optimizer'])
-        self._sums.copy_(saved['sums'])
+        if self._group.leads:
+            self._sums.copy_(saved['sums'])
 
     def _train(self, batch: OnDevice, pool: Pool) -> Tensor:
         for group in self._optimizer.param_groups:
@@ -183,6 +189,7 @@ class Trainer:
         loss, counts = self._task.loss(self.student.weights(), frames, batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._group.add_up([p.grad for p in self._learning if p.grad is not None], divide=True)
         torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
         self._optimizer.step()
         if counts is not None:
@@ -191,8 +198,11 @@ class Trainer:
 
     def _report(self, loss: Tensor, phase: Phase, bar: tqdm) -> None:
         """A line of the log: the loss, and what share of questions was answered exactly since."""
+        self._group.add_up([self._sums])
         right, asked = self._sums.cpu().T
         self._sums.zero_()
+        if not self._group.leads:
+            return
         share = {
             kind: round(float(right[i] / asked[i]), 4) for i, kind in enumerate(KINDS) if asked[i]
         }

@@ -21,7 +21,7 @@ from training.trainer import Student
 
 def train(folder, stage):
     config = str(CONFIGS / 'smoke.yaml')
-    return main([stage, '--run', str(folder), '--config', config, '--device', 'cpu'])
+    return main([stage, '--folder', str(folder), '--config', config, '--device', 'cpu'])
 
 
 def test_all_stages_leave_checkpoints_that_an_engine_runs(tmp_path, capsys):
@@ -122,7 +122,7 @@ def test_a_tower_learns_to_see_and_its_tally_is_right(recipe):
     stage = recipe.stages[0]
     config = ModelConfig.from_dict(config_values(recipe.sizes, make_tokenizer(), 512), 'a test')
     student = Student(config, initial_tensors(config, recipe.seed), torch.device('cpu'))
-    task = Seeing(student, settings, recipe.seed)
+    task = Seeing(student, settings, recipe.seed, recipe.seed)
     pool = Pool(settings, recipe.seed, student.device)
     pool.advance(0)
     batch = next(task.batches(Phase(1, 16, 1), 0))
