@@ -101,7 +101,7 @@ class Run:
             write_prompt(Path(folder), self.tokenizer)
             prompt = Prompt(Path(folder), student.config)
         words = Words(prompt, student.config.eos_token_ids[0])
-        return Asking(stage, student, loss, settings, self._seed, words)
+        return Asking(student, loss, settings, self._seed, words)
 
     def _config(self, number: int) -> dict:
         full = self.recipe.stages[number].full_attention

@@ -13,7 +13,7 @@ from infinitevl_ros.model.weights import Weights
 
 from . import network
 from .data import IGNORED, KINDS, Batch, Batches, Phase, Words, WorldSettings, in_order
-from .trainer import Stage, Student
+from .trainer import Student
 
 # Of the weights, the streams and the batch that they were made of: the loss, and which of the
 # questions were answered exactly, where that is known.
@@ -25,14 +25,12 @@ class Asking:
 
     def __init__(
         self,
-        stage: Stage,
         student: Student,
         loss: Loss,
         settings: WorldSettings,
         seed: int,
         words: Words,
     ):
-        self._sees = stage.train == 'all'
         self._loss, self._settings, self._seed, self._words = loss, settings, seed, words
         self._cells = Geometry.of(student.weights(), (settings.side, settings.side)).cells
         self._header = torch.tensor(words.header, device=student.device)
@@ -42,9 +40,7 @@ class Asking:
         dataset = Batches(self._settings, phase, self._seed, self._words)
         return in_order(dataset, clock, self._settings.workers)
 
-    def loss(self, weights: Weights, frames: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        with torch.set_grad_enabled(self._sees):
-            images = network.image_tokens(weights, frames)
+    def loss(self, weights: Weights, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         streams = network.Streams(
             self._header,
             images.unflatten(0, batch.frames.shape),

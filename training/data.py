@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -29,7 +29,8 @@ ANSWER_TOKENS = 40
 IGNORED = -100
 ASK_EVERY = 4  # frames: branches start where chunks of the delta rule do
 RATES = (2.0, 30.0)  # frames a second
-LONGEST_BEFORE = 2e5  # seconds that a stream may have run before
+
+See = Callable[[Tensor], Tensor]  # image tokens of frames
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class WorldSettings:
 class Phase:
     """`steps` steps with batches of `streams` x `frames` frames and `branches` questions each.
 
-    `memory` is the part of questions that are about the past.
+    `memory` is the part of questions that are about the past; half of the streams have run
+    before, for up to `before` seconds.
     """
 
     steps: int
@@ -78,6 +80,7 @@ class Phase:
     streams: int
     branches: int = 0
     memory: float = 0.0
+    before: float = 2e5
 
 
 class OnDevice:
@@ -143,18 +146,18 @@ class Batches(Dataset):
             questions = interview(world, chosen, starts, phase.memory, rng)
             ids, places, answers = zip(*map(self._words.branch, questions), strict=True)
             kinds = [KINDS.index(question.kind) for question in questions]
-            row = frames[: phase.frames], _times(phase.frames, rng), starts, ids, places, answers
+            row = frames[: phase.frames], _times(phase, rng), starts, ids, places, answers
             for column, value in zip(columns, (*row, kinds), strict=True):
                 column.append(value)
         parts = [torch.from_numpy(np.array(column, np.int64)) for column in columns]
         return Batch(*parts[:4], *(part.flatten(0, 1) for part in parts[4:]))
 
 
-def _times(frames: int, rng: np.random.Generator) -> np.ndarray:
+def _times(phase: Phase, rng: np.random.Generator) -> np.ndarray:
     """Time positions of a stream's frames, as the engine's: two a second, once a second."""
     rate = np.exp(rng.uniform(*np.log(RATES)))
-    before = np.exp(rng.uniform(0, np.log(LONGEST_BEFORE))) if rng.random() < 0.5 else 0
-    return 2 * (before + np.arange(frames) / rate).astype(np.int64)
+    before = np.exp(rng.uniform(0, np.log(phase.before))) if rng.random() < 0.5 else 0
+    return 2 * (before + np.arange(phase.frames) / rate).astype(np.int64)
 
 
 def world_seed(seed: int, number: int) -> int:
@@ -193,7 +196,8 @@ class Words:
 class Pool:
     """The worlds that batches are drawn from, on the device: `frames` [slots, frames, H, W, 3].
 
-    Worlds come in the order of their numbers, each into the place of the oldest.
+    Worlds come in the order of their numbers, each into the place of the oldest. For a vision
+    tower that no longer learns, their image tokens are kept as well, found once.
     """
 
     def __init__(self, settings: WorldSettings, seed: int, device: torch.device):
@@ -202,6 +206,28 @@ class Pool:
         self.frames = torch.empty(shape, dtype=torch.uint8, device=device)
         self._worlds: Iterator[Tensor] | None = None
         self._count = 0
+        self._see: See | None = None
+        self._tokens: Tensor | None = None
+
+    def see_with(self, see: See | None) -> None:
+        """Have `pictures` return tokens that `see` makes of frames, or the frames themselves."""
+        self._see, self._tokens = see, None
+        for slot in range(min(self._count, len(self.frames))):
+            self._look_at(slot)
+
+    def pictures(self, numbers: Tensor) -> Tensor:
+        """What is to be known of the frames with these numbers; see Batch.frames."""
+        kept = self.frames if self._see is None else self._tokens
+        return kept.flatten(0, 1)[numbers]
+
+    def _look_at(self, slot: int) -> None:
+        if self._see is None:
+            return
+        with torch.no_grad():
+            tokens = self._see(self.frames[slot])
+        if self._tokens is None:
+            self._tokens = tokens.new_empty(len(self.frames), *tokens.shape)
+        self._tokens[slot] = tokens
 
     def advance(self, clock: int) -> None:
         """Take in the worlds that step `clock` may use."""
@@ -215,6 +241,7 @@ class Pool:
         ):
             slot = self._count % slots
             self.frames[slot].copy_(next(self._worlds), non_blocking=True)
+            self._look_at(slot)
             self._count += 1
 
 

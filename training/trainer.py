@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from infinitevl_ros.model.config import ModelConfig
 from infinitevl_ros.model.weights import Weights, build
 
+from . import network
 from .data import KINDS, OnDevice, Phase, Pool
 from .group import Group
 from .kernels import operators
@@ -28,8 +30,8 @@ KEPT_WIDE = ('.A_log', '.dt_bias')  # decays close to 1 do not bear 16 bits
 @dataclass(frozen=True)
 class Stage:
     """One stage: `loss` is sights (seeing.py), answers, layers or scores (asking.py); `train` what
-    learns: all, vision, decoder, or mixers. `clock` counts the steps of all stages before; in a
-    `full_attention` stage every layer attends.
+    learns: vision, decoder, or of that the mixers. `clock` counts the steps of all stages before;
+    in a `full_attention` stage every layer attends.
     """
 
     name: str
@@ -64,7 +66,7 @@ class Stage:
         """Whether the tensor of this name is trained."""
         if self.train == 'mixers':
             return '.self_attn.' in name
-        return self.train == 'all' or name.startswith('visual.') == (self.train == 'vision')
+        return name.startswith('visual.') == (self.train == 'vision')
 
 
 class Student:
@@ -90,8 +92,9 @@ class Task(Protocol):
     """What a stage teaches: batches whose `frames` index the pool, and their loss.
 
     `parameters` learn beside the network's and end with the stage. `loss` is given the weights,
-    the frames, uint8 [F, H, W, 3], and the batch; beside the loss it returns how much was right
-    and asked of each kind, [KINDS, 2], or None where that means nothing.
+    the batch and its pictures: frames, uint8 [F, H, W, 3], where the vision tower learns, else
+    their image tokens [F, N, D]. Beside the loss it returns how much was right and asked of each
+    kind, [KINDS, 2], or None where that means nothing.
     """
 
     parameters: dict[str, Tensor]
@@ -99,7 +102,7 @@ class Task(Protocol):
     def batches(self, phase: Phase, clock: int) -> Iterator[OnDevice]: ...
 
     def loss(
-        self, weights: Weights, frames: Tensor, batch: OnDevice
+        self, weights: Weights, pictures: Tensor, batch: OnDevice
     ) -> tuple[Tensor, Tensor | None]: ...
 
 
@@ -135,6 +138,8 @@ class Trainer:
     def run(self, pool: Pool, until: float) -> bool:
         """Train on to the end of the stage, or until a time (time.monotonic); true at the end."""
         stage, group = self.stage, self._group
+        see = functools.partial(network.image_tokens, self.student.weights())
+        pool.see_with(None if stage.train == 'vision' else see)
         bar = tqdm(total=stage.steps, initial=self.step, desc=stage.name, disable=not group.leads)
         with bar:
             while self.step < stage.steps:
@@ -185,8 +190,8 @@ class Trainer:
     def _train(self, batch: OnDevice, pool: Pool) -> Tensor:
         for group in self._optimizer.param_groups:
             group['lr'] = self.stage.rate_at(self.step)
-        frames = pool.frames.flatten(0, 1)[batch.frames.flatten()]
-        loss, counts = self._task.loss(self.student.weights(), frames, batch)
+        pictures = pool.pictures(batch.frames.flatten())
+        loss, counts = self._task.loss(self.student.weights(), pictures, batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._group.add_up([p.grad for p in self._learning if p.grad is not None], divide=True)

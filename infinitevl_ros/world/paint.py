@@ -14,6 +14,7 @@ import numpy as np
 from .scene import (
     COLOURS,
     DEPTH,
+    DIGITS,
     EYE,
     FIGURE,
     FLOORS,
@@ -76,11 +77,13 @@ def _hang_sign(texture: np.ndarray, number: int, scale: int) -> None:
     for edge, colour in ((0.02, (20, 24, 30)), (0, (252, 252, 250))):
         half, high = 0.36 + edge, 0.27 + edge
         _rectangle(texture, x, half, y - high, y + high, colour, scale)
-    text, font, thick = str(number), cv2.FONT_HERSHEY_DUPLEX, max(1, round(0.06 * scale))
-    size = 0.33 * scale / cv2.getTextSize(text, font, 1, 1)[0][1]
-    left = (DEPTH + WIDTH / 2 + x) * scale - cv2.getTextSize(text, font, size, thick)[0][0] / 2
-    corner = round(left), round((HEIGHT - y + 0.165) * scale)
-    cv2.putText(texture, text, corner, font, size, (20, 24, 30), thick, cv2.LINE_AA)
+    digits, thick = str(number), max(1, round(0.04 * scale))
+    for place, digit in enumerate(digits):
+        left = DEPTH + WIDTH / 2 + x + 0.29 * (place - len(digits) / 2) + 0.055
+        for line in DIGITS[int(digit)]:
+            points = np.multiply(line, (0.18, 0.33)) + np.array((left, HEIGHT - y - 0.165))
+            points = [np.round(16 * scale * points).astype(np.int32)]
+            cv2.polylines(texture, points, False, (20, 24, 30), thick, cv2.LINE_AA, shift=4)
 
 
 def _rectangle(

@@ -85,7 +85,7 @@ def test_a_run_that_is_stopped_and_resumed_is_the_same_run(tmp_path, recipe, mon
 def test_a_stage_trains_what_it_says_alone(tmp_path, recipe):
     run = Run(recipe, tmp_path, torch.device('cpu'))
     before = {name: p.bfloat16() for name, p in run._student(0).parameters.items()}
-    for number, part in enumerate(('visual.', '', '.self_attn.')):
+    for number, part in enumerate(('visual.', 'model.', '.self_attn.')):
         assert run.train(number, until=float('inf'))
         after = tensors_of(recipe, tmp_path, number)
         changed = {n for n in after if n in before and not after[n].equal(before[n])}
@@ -145,3 +145,23 @@ def test_a_tower_learns_to_see_and_its_tally_is_right(recipe):
     told = batch.truth != IGNORED
     asked_of_signs = dict(zip(KINDS, counts[:, 1].tolist(), strict=True))['sign']
     assert asked_of_signs == int(told[:, list(FACTS).index('ones')].sum())
+
+
+def test_the_pool_keeps_tokens_of_what_it_holds_and_of_what_comes(recipe):
+    settings = replace(recipe.worlds, first=2, slots=2, per_step=1)
+    pool = Pool(settings, recipe.seed, torch.device('cpu'))
+    pool.advance(0)
+    numbers = torch.tensor([3, settings.frames + 5])
+    assert pool.pictures(numbers).equal(pool.frames.flatten(0, 1)[numbers])
+
+    def see(frames):
+        return frames.float().mean((1, 2))[:, None]
+
+    pool.see_with(see)
+    for clock in range(2):  # a world is exchanged
+        before = pool.frames.clone()
+        pool.advance(clock)
+        assert before.equal(pool.frames) == (clock == 0)
+        assert pool.pictures(numbers).equal(see(pool.frames.flatten(0, 1)[numbers]))
+    pool.see_with(None)
+    assert pool.pictures(numbers).dtype == torch.uint8

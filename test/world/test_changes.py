@@ -8,7 +8,7 @@ from infinitevl_ros.world.wordings import WORDINGS
 
 def caption(*views):
     questions = asked(watched(*views), 'caption')
-    assert {text for text, _, _ in questions} <= {'What just happened?'}
+    assert {text for text, _, _ in questions} <= {'What has just happened?'}
     assert len(questions) <= 1
     return next(((answer, age) for _, answer, age in questions), None)
 

@@ -21,8 +21,8 @@ EVERYTHING = watched(
 def test_where_is_the_room_that_had_the_thing():
     observer = watched(*BALL_THEN_CUP)
     assert asked(observer, 'where') == {
-        ('In which room was the red ball?', 'kitchen', 8),
-        ('In which room was the blue cup?', 'office', 0),
+        ('Which room was the red ball in?', 'kitchen', 8),
+        ('Which room was the blue cup in?', 'office', 0),
     }
 
 
@@ -31,7 +31,7 @@ def test_where_is_not_asked_of_a_thing_that_was_glimpsed_or_in_view_for_one_fram
     moment = shows('kitchen', 'blue cup left')
     assert asked(watched(*glimpses, moment), 'where') == set()
     twice = watched(*glimpses, moment, *glimpses, moment, shows('kitchen'))
-    assert asked(twice, 'where') == {('In which room was the blue cup?', 'kitchen', 1)}
+    assert asked(twice, 'where') == {('Which room was the blue cup in?', 'kitchen', 1)}
 
 
 def test_old_things_are_asked_for_as_often_as_the_many_recent_ones():
@@ -47,12 +47,12 @@ def test_seen_is_yes_for_what_was_in_view_and_no_for_what_never_was():
     questions = asked(observer, 'seen', tries=1500)
     yes = {question for question in questions if question[1] == 'yes'}
     assert yes == {
-        ('Have you seen a red ball so far?', 'yes', 8),
-        ('Have you seen a blue cup so far?', 'yes', 0),
+        ('Did you ever see a red ball?', 'yes', 8),
+        ('Did you ever see a blue cup?', 'yes', 0),
     }
     never = set(THINGS) - {'red ball', 'blue cup'}
     never = {f'an {name}' if name.startswith('orange') else f'a {name}' for name in never}
-    assert questions - yes == {(f'Have you seen {name} so far?', 'no', None) for name in never}
+    assert questions - yes == {(f'Did you ever see {name}?', 'no', None) for name in never}
 
 
 def test_nobody_asks_whether_a_thing_was_seen_that_was_only_glimpsed_or_for_one_frame():
@@ -71,7 +71,7 @@ def test_yes_and_no_are_about_as_frequent():
 @pytest.mark.parametrize(('kind', 'answer'), [('first', 'red ball'), ('last', 'blue cup')])
 def test_of_two_things_it_is_asked_which_came_first_or_last(kind, answer):
     questions = asked(watched(*BALL_THEN_CUP), kind)
-    order = f'What did you see {kind}, the {{}} or the {{}}?'
+    order = f'What was {kind}, the {{}} or the {{}}?'
     both = order.format('red ball', 'blue cup'), order.format('blue cup', 'red ball')
     assert questions == {(text, answer, 8) for text in both}
 
@@ -127,7 +127,7 @@ def test_which_came_last_is_not_asked_when_a_glimpse_makes_it_doubtful():
 
 def test_the_first_room_is_the_one_the_patrol_began_in():
     observer = watched(*BALL_THEN_CUP, shows('hall'))
-    assert asked(observer, 'first room') == {('Which room did you see first?', 'kitchen', 4)}
+    assert asked(observer, 'first room') == {('What room did you see first?', 'kitchen', 4)}
     observer.see(shows('kitchen'), True)
     assert answers(observer, 'first room') == {('kitchen', 0)}
 
@@ -135,7 +135,7 @@ def test_the_first_room_is_the_one_the_patrol_began_in():
 def test_the_room_before_is_the_one_that_was_left_for_this_one():
     assert asked(watched(*2 * [shows('hall')]), 'room before') == set()
     observer = watched(*BALL_THEN_CUP)
-    text = 'Which room were you in before this one?'
+    text = 'What room came before this one?'
     assert asked(observer, 'room before') == {(text, 'kitchen', 3)}
     observer.see(shows('hall'), True)
     assert asked(observer, 'room before') == {(text, 'office', 1)}
@@ -152,7 +152,7 @@ def test_a_room_entered_anew_from_itself_is_not_its_room_before():
 
 def test_rooms_are_counted_once_each():
     observer = watched(*BALL_THEN_CUP)
-    assert asked(observer, 'rooms') == {('How many rooms have you seen so far?', '2', 3)}
+    assert asked(observer, 'rooms') == {('How many rooms did you see so far?', '2', 3)}
     observer.see(shows('kitchen'), True)
     assert answers(observer, 'rooms') == {('2', 1)}
     observer.see(shows('hall'), True)
@@ -161,13 +161,13 @@ def test_rooms_are_counted_once_each():
 
 def test_light_then_is_how_it_was_when_another_room_was_seen_last():
     observer = watched(*BALL_THEN_CUP)
-    text = 'In the kitchen, was the light on then?'
+    text = 'Was the light in the kitchen on then?'
     assert asked(observer, 'light then') == {(text, 'no', 3)}
     for view in (shows('kitchen', light=True), shows('hall'), shows('hall')):
         observer.see(view, observer.view.room != view.room)
     assert asked(observer, 'light then') == {
         (text, 'yes', 2),
-        ('In the office, was the light on then?', 'yes', 3),
+        ('Was the light in the office on then?', 'yes', 3),
     }
     assert asked(watched(*3 * [shows('hall')]), 'light then') == set()
 
@@ -175,15 +175,16 @@ def test_light_then_is_how_it_was_when_another_room_was_seen_last():
 def test_sign_then_is_the_number_of_any_room_whose_sign_was_read():
     observer = watched(*BALL_THEN_CUP, shows('office'), shows('hall'))
     assert asked(observer, 'sign then') == {
-        ('In the kitchen, what number was on the sign?', '42', 10),
-        ('In the office, what number was on the sign?', '17', 2),
+        ('In the kitchen, which number was on the sign?', '42', 10),
+        ('In the office, which number was on the sign?', '17', 2),
     }
     assert asked(watched(shows('hall'), shows('office')), 'sign then') == set()
 
 
 def test_person_then_is_the_room_where_a_person_was_seen_last():
     observer = watched(*BALL_THEN_CUP, shows('hall'))
-    assert asked(observer, 'person then') == {('In which room was a person last?', 'office', 1)}
+    told = {('In what room did you last see a person?', 'office', 1)}
+    assert asked(observer, 'person then') == told
     for view in (*2 * [shows('kitchen', person=True)], *4 * [shows('hall')]):
         observer.see(view, observer.view.room != view.room)
     assert answers(observer, 'person then') == {('kitchen', 4)}
@@ -218,14 +219,14 @@ def test_sides_are_not_told_when_one_is_unsure_or_something_is_partly_in_view(ki
 
 
 def test_the_room_is_the_one_in_view():
-    assert asked(watched(*BALL_THEN_CUP), 'room') == {('Which room are you in now?', 'office', 0)}
+    assert asked(watched(*BALL_THEN_CUP), 'room') == {('Which room are you in?', 'office', 0)}
 
 
 def test_a_side_is_asked_of_each_thing_whose_side_is_sure():
     view = shows('hall', 'red ball left', 'blue cup ahead', 'green box right?', partly=['red cup'])
     assert asked(watched(view), 'side') == {
-        ('On what side is the red ball now?', 'left', 0),
-        ('On what side is the blue cup now?', 'ahead', 0),
+        ('On which side do you see the red ball now?', 'left', 0),
+        ('On which side do you see the blue cup now?', 'ahead', 0),
     }
     assert asked(watched(shows('hall', 'red ball left?')), 'side') == set()
 
@@ -233,8 +234,8 @@ def test_a_side_is_asked_of_each_thing_whose_side_is_sure():
 def test_a_colour_is_asked_of_each_thing_in_view():
     view = shows('hall', 'red ball left', 'blue cup right?')
     assert asked(watched(view), 'colour') == {
-        ('Which colour is the ball now?', 'red', 0),
-        ('Which colour is the cup now?', 'blue', 0),
+        ('What is the colour of the ball now?', 'red', 0),
+        ('What is the colour of the cup now?', 'blue', 0),
     }
     assert asked(watched(shows('hall', 'red ball left', partly=['blue cup'])), 'colour') == set()
     assert asked(watched(shows('hall')), 'colour') == set()
@@ -243,15 +244,15 @@ def test_a_colour_is_asked_of_each_thing_in_view():
 def test_what_is_all_that_is_on_a_side_or_nothing():
     view = shows('hall', 'red ball left', 'blue cup left', 'green box right')
     assert asked(watched(view), 'what', tries=200) == {
-        ('What is now on the left?', 'a red ball and a blue cup', 0),
-        ('What is now straight ahead?', 'nothing', 0),
-        ('What is now on the right?', 'a green box', 0),
+        ('Tell me what you see on the left.', 'a red ball and a blue cup', 0),
+        ('Tell me what you see straight ahead.', 'nothing', 0),
+        ('Tell me what you see on the right.', 'a green box', 0),
     }
     assert answers(watched(shows('hall')), 'what') == {('nothing', 0)}
 
 
 def test_the_count_is_of_the_things_in_view_unless_one_is_only_partly():
-    text = 'How many objects are there now?'
+    text = 'How many objects can you see?'
     view = shows('hall', 'red ball left', 'blue cup right?')
     assert asked(watched(view), 'count') == {(text, '2', 0)}
     assert asked(watched(view, shows('hall')), 'count') == {(text, '0', 0)}
@@ -259,7 +260,7 @@ def test_the_count_is_of_the_things_in_view_unless_one_is_only_partly():
 
 
 def test_the_sign_is_asked_for_only_when_it_can_be_read():
-    text = 'Which number do you see on the sign?'
+    text = 'What number do you see on the sign now?'
     assert asked(watched(shows('hall', sign=73)), 'sign') == {(text, '73', 0)}
     assert asked(watched(shows('hall', sign=73), shows('hall')), 'sign') == set()
 
@@ -270,9 +271,9 @@ def test_light_door_and_person_are_told_as_they_are_now(on, answer):
         shows('hall', light=not on, door=not on, person=not on),
         shows('hall', light=on, door=on, person=on),
     )
-    assert asked(observer, 'light') == {('Is the light on in this room?', answer, 0)}
-    assert asked(observer, 'door') == {('Is the door open in this room?', answer, 0)}
-    assert asked(observer, 'person') == {('Is a person in view?', answer, 0)}
+    assert asked(observer, 'light') == {('Is the light in this room on?', answer, 0)}
+    assert asked(observer, 'door') == {('Is the door in this room open?', answer, 0)}
+    assert asked(observer, 'person') == {('Is a person in view now?', answer, 0)}
 
 
 @pytest.mark.parametrize('kind', ['door', 'person'])

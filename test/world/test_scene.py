@@ -316,6 +316,15 @@ def test_every_two_digits_look_different_wherever_the_sign_can_be_read():
             assert (np.abs(picture - other) > 40).any(axis=2).sum() >= 3
 
 
+def test_signs_need_no_font_of_opencv_which_differ_between_its_versions(monkeypatch):
+    pictures = [paint(furnished(sign=36), BEFORE_THE_SIGN)]
+    for name in ('putText', 'getTextSize'):
+        monkeypatch.delattr(cv2, name)
+    pictures.append(paint(furnished(sign=36), BEFORE_THE_SIGN))
+    assert np.array_equal(*pictures)
+    assert (pictures[0] != paint(furnished(sign=63), BEFORE_THE_SIGN)).any()
+
+
 @pytest.mark.parametrize(
     'moment',
     [
