@@ -3,8 +3,9 @@
 Run: python3 bench/recall.py --worlds 8 --frames 2400 --json recall.json. Three models watch the
 same patrols through StreamingEngine, frame by frame: the trained hybrid; the same with its
 recurrent state cleared at each window, which is what the window alone gives; and its
-full-attention teacher, asked only about what is inside its context. Worlds and wordings are none
-of the training's. Ages are counted in frames since the newest frame that shows the evidence.
+full-attention teacher, which watches only as long as all of the stream is inside its context.
+Worlds and wordings are none of the training's. Ages are counted in frames since the newest frame
+that shows the evidence.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Asked:
 
 @dataclass
 class Model:
-    """An engine under test; `context` is how many frames back it may be asked, None for all."""
+    """An engine under test; `context` is how many frames it watches, None for all."""
 
     name: str
     engine: StreamingEngine
@@ -77,7 +78,7 @@ class Model:
         """Take all frames, asking at `points` (frames seen); yields what was asked."""
         memory = self.engine.new_memory()
         observer, rng = Observer(), np.random.default_rng(world)
-        truth = zip(frames, patrol.truth(), strict=True)
+        truth = itertools.islice(zip(frames, patrol.truth(), strict=True), self.context)
         for number, (frame, (view, enters)) in enumerate(truth):
             if self.clear_every and number % self.clear_every == 0:
                 _clear(memory)
@@ -91,10 +92,6 @@ class Model:
             question = ask(observer, rng, kind, held_out=True)
             if question is None:
                 continue
-            if self.context and (question.age or 0) >= self.context:
-                continue
-            if self.context and question.age is None and observer.frame >= self.context:
-                continue  # it cannot know that there was none before
             answer = self.engine.ask(memory, question.text, Sampling(max_tokens=LONGEST_ANSWER))
             text = ''.join(answer)
             things = observer.event_things if kind == 'caption' else ()

@@ -17,9 +17,8 @@ def draw_curve(log: Path, picture: Path) -> None:
     figure, (upper, lower) = pyplot.subplots(2, 1, sharex=True, figsize=(9, 6), dpi=110)
     for stage in dict.fromkeys(line['stage'] for line in lines):
         part = [line for line in lines if line['stage'] == stage]
-        clock = [line['clock'] for line in part]
-        upper.plot(clock, [line['loss'] for line in part], label=stage)
-        lower.plot(clock, [line['exact'] for line in part])
+        upper.plot(*_points(part, 'loss'), label=stage)
+        lower.plot(*_points(part, 'exact'))
     upper.set(ylabel='loss', yscale='log')
     upper.legend(frameon=False, ncols=6)
     lower.set(ylabel='questions answered exactly', xlabel='step', ylim=(0, 1))
@@ -29,3 +28,9 @@ def draw_curve(log: Path, picture: Path) -> None:
     figure.tight_layout()
     figure.savefig(picture)
     pyplot.close(figure)
+
+
+def _points(lines: list[dict], name: str) -> tuple[list, list]:
+    """Steps and values of what some of the lines tell; a stage may ask nothing."""
+    told = [line for line in lines if name in line]
+    return [line['clock'] for line in told], [line[name] for line in told]

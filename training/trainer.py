@@ -218,7 +218,7 @@ class Trainer:
             'clock': self.stage.clock + self.step,
             'frames': phase.frames,
             'loss': round(float(loss), 5),
-            'exact': round(exact, 4),
+            **({'exact': round(exact, 4)} if share else {}),
             **share,
         }
         with open(self._folder / 'log.jsonl', 'a') as file:

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.recall import Asked, score, summary, wilson
-from infinitevl_ros.model.default import default_checkpoint
+from bench.recall import Asked, Model, score, summary, wilson
+from infinitevl_ros.world.patrol import plan
 from infinitevl_ros.world.wordings import WORDINGS
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def test_a_caption_names_all_objects_that_came():
 
 def test_it_runs_and_writes_every_figure(tmp_path):
     command = [sys.executable, 'bench/recall.py', '--worlds', '1', '--frames', '16', '--asks', '1']
-    command += ['--teacher', str(default_checkpoint()), '--device', 'cpu', '--workers', '1']
+    command += ['--device', 'cpu', '--workers', '1']
     command += ['--json', str(tmp_path / 'r.json'), '--plot', str(tmp_path / 'r.png')]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
@@ -83,3 +84,31 @@ def test_it_runs_and_writes_every_figure(tmp_path):
         assert figures['by_type']['room']['accuracy'] == 1
     assert 'present' in result.stdout
     assert (tmp_path / 'r.png').stat().st_size > 5000
+
+
+class Repeats:
+    """An engine that takes frames and says one thing."""
+
+    def __init__(self):
+        self.frames = 0
+
+    def new_memory(self):
+        return None
+
+    def ingest(self, memory, frame, stamp):
+        self.frames += 1
+
+    def ask(self, memory, question, sampling):
+        return ['yes']
+
+
+@pytest.mark.parametrize(('context', 'watched'), [(None, 24), (10, 10)])
+def test_a_model_with_a_context_watches_no_longer_than_that(context, watched):
+    patrol = plan(5, 24)
+    frames = np.stack([picture for picture, _ in patrol])
+    engine = Repeats()
+    model = Model('teacher', engine, context=context)
+    asked = list(model.watch(patrol, frames, [8, 20], world=1))
+    assert engine.frames == watched
+    kinds = [one.kind for one in asked]
+    assert kinds.count('room') == (2 if context is None else 1)
