@@ -29,7 +29,7 @@ from infinitevl_ros.cli.story import plan_questions
 from infinitevl_ros.world.patrol import Patrol, story
 
 FRAMES = 450
-THRESHOLD = 0.5
+THRESHOLD = 0.8
 WIDTH, HEIGHT = 1200, 4000  # that the report has to itself
 HALF = 800  # pixels of its picture
 # When to ask on the live page, in seconds, and what.

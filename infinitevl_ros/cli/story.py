@@ -12,7 +12,7 @@ from ..world.questions import Observer, ask
 
 # Asked in the middle of a visit, at about these parts of the stream; the others at its end.
 ON_THE_WAY = ((0.3, 'room'), (0.45, 'room before'), (0.7, 'where'))
-AT_THE_END = ('where', 'where', 'seen', 'seen', 'first room', 'light then')
+AT_THE_END = ('where', 'where', 'seen', 'seen', 'first room', 'sign then', 'light then')
 TRIES = 40
 
 

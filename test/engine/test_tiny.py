@@ -1,10 +1,15 @@
 """The small trained model that comes with the package says what is there."""
 
+from collections import defaultdict
+
+import numpy as np
 import pytest
 
 from infinitevl_ros.engine import StreamingEngine
 from infinitevl_ros.model.default import default_checkpoint
-from infinitevl_ros.world.patrol import story
+from infinitevl_ros.world.patrol import plan, story
+from infinitevl_ros.world.questions import Observer, ask
+from infinitevl_ros.world.wordings import WORDINGS
 
 FRAME_NS = 100_000_000
 FRAMES = 180
@@ -39,3 +44,24 @@ def test_it_knows_where_it_is_and_where_it_was(engine):
     assert answer(engine, memory, 'Where were you before this?') == rooms[-2]
     assert answer(engine, memory, 'Which room came first?') == rooms[0]
     assert answer(engine, memory, 'Is the light on?') == ('yes' if view.light else 'no')
+
+
+def test_it_answers_in_worlds_and_words_that_it_was_not_taught(engine):
+    memory, observer, rng = engine.new_memory(), Observer(), np.random.default_rng(1)
+    patrol = plan(2**32 + 99, 240)
+    right = defaultdict(list)
+    frames = zip(patrol, patrol.truth(), strict=True)
+    for number, ((frame, _), (view, enters)) in enumerate(frames, 1):
+        engine.ingest(memory, frame, number * FRAME_NS)
+        observer.see(view, enters)
+        if number % 40:
+            continue
+        for kind in WORDINGS:
+            question = ask(observer, rng, kind, held_out=True)
+            if question:
+                said = answer(engine, memory, question.text)
+                right[kind].append(said == question.answer)
+    assert set(right) == set(WORDINGS)
+    for kind in ('room', 'light', 'where', 'seen', 'first room', 'rooms', 'sign then'):
+        assert np.mean(right[kind]) >= 0.8, (kind, right[kind])
+    assert np.mean([one for answers in right.values() for one in answers]) >= 0.9
