@@ -1,6 +1,7 @@
 """Two processes train as one does, with the batches of both."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,11 @@ def together(folder, config, *arguments):
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
     command = [*torchrun, '--nproc-per-node', '2', '-m', 'training', *arguments]
     command += ['--config', str(config), '--folder', str(folder), '--device', 'cpu']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    # As from a plain shell: ./dev keeps the folder that one is in from being imported.
+    plain = {name: value for name, value in os.environ.items() if name != 'PYTHONSAFEPATH'}
+    done = subprocess.run(
+        command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
