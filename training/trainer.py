@@ -138,8 +138,10 @@ class Trainer:
     def run(self, pool: Pool, until: float) -> bool:
         """Train on to the end of the stage, or until a time (time.monotonic); true at the end."""
         stage, group = self.stage, self._group
-        see = functools.partial(network.image_tokens, self.student.weights())
-        pool.see_with(None if stage.train == 'vision' else see)
+        see = None
+        if stage.train != 'vision':
+            see = functools.partial(network.image_tokens, self.student.weights())
+        pool.see_with(see)
         bar = tqdm(total=stage.steps, initial=self.step, desc=stage.name, disable=not group.leads)
         with bar:
             while self.step < stage.steps:
