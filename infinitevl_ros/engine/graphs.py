@@ -32,6 +32,8 @@ SMALLEST_BUCKET = 16
 MOST_AT_ONCE = 2
 WARM_UPS = 2
 PIECE = 2**19  # bytes of a frame that are copied at once
+# Vision blocks that a GPU works on for as long as the launch of the others takes.
+FIRST_BLOCKS = 4
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +69,6 @@ class GraphRunner:
             _CameraInput(weights, geometry, options, count + 1)
             for count in range(self.pictures_at_once)
         ]
-        # What graphs read must outlive every cache.
-        grid = geometry.grid(weights)
-        self._layout = vision.layout(weights.config.vision, grid, weights.device)
         self._text = _TextInput(weights, geometry, rows)
         self._memory_pool = torch.cuda.graph_pool_handle() if options.graphs else None
         self._capture_all()
@@ -107,9 +106,9 @@ class GraphRunner:
     @_on_device
     def ingest(self, pictures: Sequence[Picture]) -> None:
         camera = self._cameras[len(pictures) - 1]
-        cut, encode, remember = camera.steps
+        begin, encode, remember = camera.steps
         camera.load(pictures)
-        cut()
+        begin()
         encode()
         camera.place(pictures)  # the GPU is at work by now
         remember()
@@ -177,7 +176,7 @@ class GraphRunner:
             # while for the large ones, but may then go on during the next.
             camera.steps = [
                 self._capture(part)
-                for part in (camera.cut, camera.encode, lambda c=camera: c.remember(self.pool))
+                for part in (camera.begin, camera.encode, lambda c=camera: c.remember(self.pool))
             ]
         self._buckets = {size: self._capture(read(size)) for size in (*sizes, last)}
         self._decode = self._capture(lambda: respond(text.newest[text.row], text.one))
@@ -233,6 +232,9 @@ class _CameraInput:
     def __init__(self, weights: Weights, geometry: Geometry, options: Options, count: int):
         self._weights, self._geometry = weights, geometry
         self.steps: list[Step] = []
+        # Graphs read it, so that it must outlive the cache.
+        grid = geometry.grid(weights)
+        self._plan = vision.layout(weights.config.vision, grid, weights.device)
         device, grids = weights.device, options.frames_per_grid
         height, width = geometry.frame_size
         size = 3 * pixels.MOST_PIXELS
@@ -287,17 +289,21 @@ class _CameraInput:
             piece = slice(first * row, last * row)
             device[piece].copy_(host[piece], non_blocking=True)
 
-    def cut(self) -> None:
-        """Frames to patches."""
-        self._patches = pixels.patches(
+    def begin(self) -> None:
+        """Frames through the first blocks of the vision tower."""
+        config = self._weights.config.vision
+        patches = pixels.patches(
             self._frames, self._sizes, self._starts, self._taps, self._geometry.frame_size,
-            self._weights.config.vision, self._weights.dtype,
+            config, self._weights.dtype,
         )  # fmt: skip
+        x = vision.embed(self._weights, patches, self._plan)
+        self._x = vision.run_blocks(self._weights, x, self._plan, slice(FIRST_BLOCKS))
 
     def encode(self) -> None:
-        """Patches to image tokens."""
-        grid = self._geometry.grid(self._weights)
-        self._tokens = vision.encode(self._weights, self._patches, grid)
+        """Through the others, to image tokens."""
+        rest = slice(FIRST_BLOCKS, None)
+        x = vision.run_blocks(self._weights, self._x, self._plan, rest)
+        self._tokens = vision.merge(self._weights, x, self._plan)
 
     def remember(self, pool: StreamState) -> None:
         """Image tokens into the memories."""

@@ -109,10 +109,20 @@ def layout(config: VisionConfig, grid: tuple[int, int], device: torch.device) ->
 
 def encode(weights: Weights, patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """Image tokens [F, N / merge^2, D] of F frames of patches [F, N, patch values] on `grid`."""
-    config, vision, kernels = weights.config.vision, weights.vision, weights.kernels
-    plan = layout(config, grid, patches.device)
-    x = F.linear(patches, vision.patch)[:, plan.order].float()
-    for i, block in enumerate(vision.blocks):
+    plan = layout(weights.config.vision, grid, patches.device)
+    x = embed(weights, patches, plan)
+    return merge(weights, run_blocks(weights, x, plan), plan)
+
+
+def embed(weights: Weights, patches: Tensor, plan: Layout) -> Tensor:
+    """The residual stream [F, S, width], float32, that the blocks add to."""
+    return F.linear(patches, weights.vision.patch)[:, plan.order].float()
+
+
+def run_blocks(weights: Weights, x: Tensor, plan: Layout, part: slice = slice(None)) -> Tensor:
+    """The residual stream after those blocks; gives `x` up."""
+    config, kernels = weights.config.vision, weights.kernels
+    for i, block in list(enumerate(weights.vision.blocks))[part]:
         mixer, mlp = block.mixer, block.mlp
         windowed = i not in config.fullatt_block_indexes
         length = plan.window if windowed else x.shape[1]
@@ -122,7 +132,13 @@ def encode(weights: Weights, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         x = kernels.linear_add(o, mixer.out, mixer.out_bias, x)
         inner = kernels.norm_swiglu(x, block.norm2, NORM_EPS, mlp)
         x = kernels.linear_add(inner, mlp.down, mlp.down_bias, x)
-    x = kernels.rms_norm(x[:, plan.slot_of], vision.merger_norm, NORM_EPS)
-    x = x.unflatten(1, (-1, config.spatial_merge_size**2)).flatten(2)
+    return x
+
+
+def merge(weights: Weights, x: Tensor, plan: Layout) -> Tensor:
+    """Image tokens of the residual stream after the last block."""
+    vision, unit = weights.vision, weights.config.vision.spatial_merge_size**2
+    x = weights.kernels.rms_norm(x[:, plan.slot_of], vision.merger_norm, NORM_EPS)
+    x = x.unflatten(1, (-1, unit)).flatten(2)
     x = F.gelu(F.linear(x, vision.merger_in, vision.merger_in_bias))
     return F.linear(x, vision.merger_out, vision.merger_out_bias)

@@ -16,7 +16,9 @@ KEYS = 128  # keys a program looks at at once
 # Programs that keep every multiprocessor busy.
 PROGRAMS = 128
 MOST_SPLITS = 64
-SHORT_SEGMENTS = [
+SHORT = 128  # slots of a segment that a program of `_short_segment` holds
+LONG_SEGMENTS = [
+    SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
@@ -71,20 +73,28 @@ def sliding_attention(
 def segment_attention(
     qkv: Tensor, rope: tuple[Tensor, Tensor], heads: int, length: int, valid: Tensor | None
 ) -> Tensor:
-    """See `plain.segment_attention`; `qkv` is rotated in place."""
+    """See `plain.segment_attention`; `qkv` may be rotated in place."""
     frames, slots, width = qkv.shape
     head = width // (3 * heads)
+    half_block = max(16, triton.next_power_of_2(head // 2))
+    if length <= SHORT:
+        out = qkv.new_empty(frames, slots, heads * head)
+        _short_segment[(frames * slots // length, heads)](
+            qkv, *rope, valid, out, slots, head**-0.5, heads, head, length,
+            max(16, triton.next_power_of_2(length)), half_block,
+            max(16, triton.next_power_of_2(head)),
+            'ieee' if qkv.dtype == torch.float32 else 'tf32', num_warps=4,
+        )  # fmt: skip
+        return out
     _rotate[(frames * slots,)](
-        qkv, *rope, slots, heads, head // 2, triton.next_power_of_2(2 * heads),
-        triton.next_power_of_2(head // 2), num_warps=2,
+        qkv, *rope, slots, heads, head // 2, triton.next_power_of_2(2 * heads), half_block,
+        num_warps=2,
     )  # fmt: skip
     q, k, v = qkv.view(-1, length, 3, heads, head).permute(2, 0, 3, 1, 4)
     mask = None
     if valid is not None:
         mask = valid.repeat(frames, 1)[:, None, None]
-    # cuDNN's is the best for long segments, and nearly the slowest for many short ones.
-    backends = SHORT_SEGMENTS if length <= 128 else [SDPBackend.CUDNN_ATTENTION, *SHORT_SEGMENTS]
-    with sdpa_kernel(backends, set_priority=True):
+    with sdpa_kernel(LONG_SEGMENTS, set_priority=True):
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return o.transpose(1, 2).reshape(frames, slots, -1)
 
@@ -240,6 +250,47 @@ def _join(
 
 
 @triton.jit
+def _short_segment(
+    qkv, cos, sin, valid, out, slots, scale, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+    LENGTH: tl.constexpr, SLOTS: tl.constexpr, HALF: tl.constexpr, FULL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One head of one segment, rotated as it is loaded."""
+    segment, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    half: tl.constexpr = WIDTH // 2
+    i, d, e = tl.arange(0, SLOTS), tl.arange(0, HALF), tl.arange(0, FULL)
+    token = segment * LENGTH + i[:, None]
+    inside = (i < LENGTH)[:, None]
+    start = qkv + (token * 3 * HEADS + head) * WIDTH
+    angle = token % slots * WIDTH + d
+    c = tl.load(cos + angle, mask=inside & (d < half), other=0)
+    s = tl.load(sin + angle, mask=inside & (d < half), other=0)
+    q1, q2 = _rotated(start + d, c, s, inside & (d < half), half)
+    k1, k2 = _rotated(start + HEADS * WIDTH + d, c, s, inside & (d < half), half)
+    v = tl.load(start + 2 * HEADS * WIDTH + e, mask=inside & (e < WIDTH), other=0)
+    scores = tl.dot(q1, k1.T, input_precision=PRECISION)
+    scores = tl.dot(q2, k2.T, scores, input_precision=PRECISION)
+    seen = i < LENGTH
+    if valid is not None:
+        seen &= tl.load(valid + segment % (slots // LENGTH) * LENGTH + i, mask=seen, other=0) != 0
+    scores = tl.where(seen[None, :], scores * scale * 1.4426950408889634, -float('inf'))
+    chance = tl.exp2(scores - tl.max(scores, 1)[:, None])
+    o = tl.dot(chance.to(v.dtype), v, input_precision=PRECISION) / tl.sum(chance, 1)[:, None]
+    tl.store(out + (token * HEADS + head) * WIDTH + e, o.to(v.dtype), mask=inside & (e < WIDTH))
+
+
+@triton.jit
+def _rotated(place, c, s, inside, half):
+    """Both halves of rows of head vectors after the rotary embedding."""
+    first, second = (
+        tl.load(place, mask=inside, other=0),
+        tl.load(place + half, mask=inside, other=0),
+    )
+    a1, a2 = first.to(tl.float32), second.to(tl.float32)
+    return (a1 * c - a2 * s).to(first.dtype), (a2 * c + a1 * s).to(second.dtype)
+
+
+@triton.jit
 def _rotate(
     qkv, cos, sin, slots, heads: tl.constexpr, half: tl.constexpr, HEADS: tl.constexpr,
     HALF: tl.constexpr,
@@ -251,7 +302,6 @@ def _rotate(
     s = tl.load(sin + token % slots * 2 * half + d, mask=d < half, other=0)
     inside = (h < 2 * heads)[:, None] & (d < half)
     place = qkv + token * 6 * heads * half + h[:, None] * 2 * half + d
-    first, second = tl.load(place, mask=inside), tl.load(place + half, mask=inside)
-    a1, a2 = first.to(tl.float32), second.to(tl.float32)
-    tl.store(place, (a1 * c - a2 * s).to(first.dtype), mask=inside)
-    tl.store(place + half, (a2 * c + a1 * s).to(second.dtype), mask=inside)
+    first, second = _rotated(place, c, s, inside, half)
+    tl.store(place, first, mask=inside)
+    tl.store(place + half, second, mask=inside)
