@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 import weakref
 from collections import deque
@@ -36,8 +37,15 @@ PIECE = 2**19  # bytes of a frame that are copied at once
 FIRST_BLOCKS = 4
 
 logger = logging.getLogger(__name__)
+_one_at_a_time = threading.Lock()  # of all engines' captures, which share a stream
 
 Step = Callable[[], object]
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all engines: cuBLAS keeps 32 MB for every stream that it ever worked on."""
+    return torch.cuda.Stream(device)
 
 
 def _on_device(method: Callable) -> Callable:
@@ -188,16 +196,16 @@ class GraphRunner:
         """`step` as a graph, or as it is. Kernels are compiled and tuned by running it first."""
         if not self.options.graphs:
             return step
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
+        graph, stream = torch.cuda.CUDAGraph(), _capture_stream(self.weights.device)
+        with _one_at_a_time:
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    step()
+            torch.cuda.current_stream().wait_stream(stream)
+            # Other threads may use the GPU meanwhile.
+            with torch.cuda.graph(graph, self._memory_pool, stream, 'thread_local'):
                 step()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU meanwhile.
-        with torch.cuda.graph(graph, self._memory_pool, capture_error_mode='thread_local'):
-            step()
         return graph.replay
 
 

@@ -1,6 +1,7 @@
 """The node and a replay on a GPU: what is given back, and whether words come again."""
 
 import gc
+import itertools
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ SECOND = 1_000_000_000
 
 
 class Patrol(Source):
-    """A rendered patrol, ten frames a second."""
+    """A rendered patrol of a minute, ten frames a second."""
 
     kind = 'video'
 
@@ -27,19 +28,27 @@ class Patrol(Source):
         super().__init__(Path('patrol'))
 
     def _shots(self):
-        for number, (pixels, _) in enumerate(story(seed=2**32 + 7, frames=120, size=112)):
+        for number, (pixels, _) in enumerate(story(seed=2**32 + 7, frames=600, size=112)):
             yield Shot(number * SECOND // 10, pixels)
 
 
 def words(device):
     engine = load_engine(default_checkpoint(), device)
-    questions = [Question('Which room is this?', at) for at in (3, 6, 9)]
+    asked = itertools.cycle(('Which room is this?', 'What do you see?', 'Where is the ball?'))
+    questions = [Question(next(asked), at) for at in range(1, 60)]
     record = run(engine, Patrol(), questions, Captioning(2.0))
-    return [said.text for said in record.captions], [answer.text for answer in record.answers]
+    return [said.text for said in (*record.captions, *record.answers)]
 
 
 def test_a_replay_says_the_same_again():
-    assert words('cuda') == words('cuda')
+    """Bit for bit on the same GPU; in bfloat16 nearly what a CPU says in float32."""
+    found = words('cuda')
+    assert len(found) > 80
+    assert words('cuda') == found
+    reference = words('cpu')
+    same = sum(one == other for one, other in zip(found, reference, strict=True))
+    print(f'as on a CPU: {same} of {len(found)}')
+    assert same >= 0.9 * len(found)
 
 
 def test_cleanup_gives_the_gpu_back(checkpoint):
