@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -16,20 +18,33 @@ FP8_MAX = 448.0  # largest number of float8_e4m3fn
 SHARE = 2752
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, shift: Tensor | None = None) -> Tensor:
+@dataclass
+class Unsummed:
+    """A residual stream [.., N] with `parts` [P, tokens, N] and a bias that belong to it.
+
+    The norm that reads it next adds them on its way, which saves a kernel.
+    """
+
+    stream: Tensor
+    parts: Tensor | None
+    bias: Tensor | None
+
+    def sum(self) -> Tensor:
+        if self.parts is not None:
+            _add(self.stream, self.parts, self.bias)
+            self.parts = None
+        return self.stream
+
+
+def rms_norm(
+    x: Tensor | Unsummed, weight: Tensor, eps: float, shift: Tensor | None = None
+) -> Tensor:
     """See `plain.rms_norm`; of x + shift."""
-    x = x.contiguous()
-    width = x.shape[-1]
-    out = torch.empty_like(x, dtype=weight.dtype)
-    block = triton.next_power_of_2(width)
-    _rms_norm[(x.numel() // width,)](
-        x, shift, weight, out, out, width, eps, block, False, num_warps=_warps(block)
-    )
-    return out
+    return _norm(x, weight, eps, shift, fp8=False)
 
 
 def norm_linear(
-    x: Tensor,
+    x: Tensor | Unsummed,
     norm: Tensor,
     eps: float,
     weight: Tensor | Fp8,
@@ -37,20 +52,13 @@ def norm_linear(
     shift: Tensor | None = None,
 ) -> Tensor:
     """See `plain.norm_linear`; of x + shift."""
-    x = x.contiguous()
-    if _is_one(x):
-        x = x if shift is None else x + shift
+    if isinstance(x, Tensor) and _is_one(x):
+        x = x.contiguous() if shift is None else x + shift
         return _product(x, weight, bias, norm=norm, eps=eps, dtype=norm.dtype)
-    if not isinstance(weight, Fp8) or weight.wide is not None:
-        wide = weight.wide if isinstance(weight, Fp8) else weight
-        return F.linear(rms_norm(x, norm, eps, shift), wide, bias)
-    width = x.shape[-1]
-    values, scales = _fp8_like(x)
-    block = triton.next_power_of_2(width)
-    _rms_norm[(len(scales),)](
-        x, shift, norm, values, scales, width, eps, block, True, num_warps=_warps(block)
-    )
-    return _fp8_linear(values, scales, weight, bias, norm.dtype)
+    if isinstance(weight, Fp8) and weight.wide is None:
+        return _fp8_linear(_norm(x, norm, eps, shift, fp8=True), weight, bias, norm.dtype)
+    wide = weight.wide if isinstance(weight, Fp8) else weight
+    return F.linear(_norm(x, norm, eps, shift, fp8=False), wide, bias)
 
 
 def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor | Fp8:
@@ -83,9 +91,11 @@ def silu_mul(both: Tensor, fp8: bool = False) -> Tensor | Fp8:
 
 
 def linear_add(
-    x: Tensor | Fp8, weight: Tensor | Fp8, bias: Tensor | None, residual: Tensor
-) -> Tensor:
-    """See `plain.linear_add`; adds to `residual` in place."""
+    x: Tensor | Fp8, weight: Tensor | Fp8, bias: Tensor | None, residual: Tensor | Unsummed
+) -> Tensor | Unsummed:
+    """See `plain.linear_add`; adds to `residual` in place, or leaves that to the next norm."""
+    if isinstance(residual, Unsummed):
+        residual = residual.sum()
     if isinstance(x, Fp8):
         return _add_fp8(residual, x, weight, bias)
     if _is_one(x):
@@ -124,9 +134,22 @@ def _warps(block: int) -> int:
     return min(8, max(1, block // 512))
 
 
-def _fp8_like(x: Tensor) -> tuple[Tensor, Tensor]:
-    values = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
-    return values, torch.empty(x.numel() // x.shape[-1], dtype=torch.float32, device=x.device)
+def _norm(
+    x: Tensor | Unsummed, weight: Tensor, eps: float, shift: Tensor | None, fp8: bool
+) -> Tensor | Fp8:
+    """RMS norm of x + shift, in the weight's type or in 8 bits; an Unsummed is summed by it."""
+    if isinstance(x, Tensor):
+        x = Unsummed(x.contiguous(), None, None)
+    stream, width = x.stream, x.stream.shape[-1]
+    rows, block = stream.numel() // width, triton.next_power_of_2(width)
+    out = torch.empty_like(stream, dtype=torch.float8_e4m3fn if fp8 else weight.dtype)
+    scales = stream.new_empty(rows, dtype=torch.float32) if fp8 else None
+    _rms_norm[(rows,)](
+        stream, x.parts, x.bias, shift, weight, out, scales, width, eps,
+        0 if x.parts is None else len(x.parts), block, num_warps=_warps(block),
+    )  # fmt: skip
+    x.parts = None
+    return Fp8(out, scales) if fp8 else out
 
 
 def _add(residual: Tensor, parts: Tensor, bias: Tensor | None) -> Tensor:
@@ -144,11 +167,11 @@ def _share(width: int) -> int:
     return triton.cdiv(width, max(1, width // SHARE) * 128) * 128
 
 
-def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Tensor:
-    """Residual [.., N] + x [.., K] @ weight.T + bias, in place.
+def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsummed:
+    """Residual [.., N] + x [.., K] @ weight.T + bias.
 
-    Too few tiles to keep a GPU busy, so each is made in shares of the inputs. A second kernel adds
-    them up, in a fixed order.
+    Too few tiles to keep a GPU busy, so each is made in shares of the inputs, which are added up
+    in a fixed order.
     """
     rows, width = weight.values.shape
     values = x.values.view(-1, width)
@@ -161,22 +184,20 @@ def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Tens
         x.scale, weight.scale, parts, tokens, rows, width, _share(width),
         block_m, block_n, block_k, num_warps=8, num_stages=4,
     )  # fmt: skip
-    return _add(residual, parts, bias)
+    return Unsummed(residual, parts, bias)
 
 
-def _fp8_linear(
-    values: Tensor, scales: Tensor, weight: Fp8, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def _fp8_linear(x: Fp8, weight: Fp8, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     y = torch._scaled_mm(
-        values.view(-1, values.shape[-1]),
+        x.values.view(-1, x.values.shape[-1]),
         weight.values.T,
-        scales[:, None],
+        x.scale[:, None],
         weight.scale[None],
         bias=bias,
         out_dtype=dtype,
         use_fast_accum=True,
     )
-    return y.view(*values.shape[:-1], -1)
+    return y.view(*x.values.shape[:-1], -1)
 
 
 def _product(
@@ -209,17 +230,21 @@ def _product(
 
 @triton.jit
 def _rms_norm(
-    x, shift, weight, out, scales, width, eps, BLOCK: tl.constexpr, FP8: tl.constexpr
+    x, parts, bias, shift, weight, out, scales, width, eps, PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    i = tl.arange(0, BLOCK)
+    """The norm of a row of x + shift, in 8 bits where there are `scales`; first, x += parts."""
+    row, rows, i = tl.program_id(0).to(tl.int64), tl.num_programs(0), tl.arange(0, BLOCK)
     inside = i < width
     value = tl.load(x + row * width + i, mask=inside, other=0).to(tl.float32)
+    if PARTS:
+        value = _plus_parts(value, parts, bias, row, rows, width, i, inside, PARTS)
+        tl.store(x + row * width + i, value.to(x.dtype.element_ty), mask=inside)
     if shift is not None:
         value += tl.load(shift + i, mask=inside, other=0).to(tl.float32)
     value *= tl.rsqrt(tl.sum(value * value, 0) / width + eps)
     value *= tl.load(weight + i, mask=inside, other=0).to(tl.float32)
-    if FP8:
+    if scales is not None:
         scale = tl.maximum(tl.max(tl.abs(value), 0), 1e-12) / 448.0
         tl.store(scales + row, scale)
         value /= scale
@@ -267,11 +292,17 @@ def _add_parts(residual, parts, bias, width, PARTS: tl.constexpr, BLOCK: tl.cons
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < width
     y = tl.load(residual + row * width + i, mask=inside, other=0).to(tl.float32)
+    y = _plus_parts(y, parts, bias, row, rows, width, i, inside, PARTS)
+    tl.store(residual + row * width + i, y.to(residual.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _plus_parts(y, parts, bias, row, rows, width, i, inside, PARTS: tl.constexpr):
     for part in tl.static_range(PARTS):
         y += tl.load(parts + (part * rows + row) * width + i, mask=inside, other=0).to(tl.float32)
     if bias is not None:
         y += tl.load(bias + i, mask=inside, other=0).to(tl.float32)
-    tl.store(residual + row * width + i, y.to(residual.dtype.element_ty), mask=inside)
+    return y
 
 
 @triton.jit
