@@ -52,12 +52,12 @@ def random_weights(
     """
     values = json.loads((folder / 'config.json').read_text())
     config = ModelConfig.from_dict({**values, **SHAPES[shape], 'layer_types': None}, shape)
-    weights = build(config, _Tensors(config, torch.device(device), dtype, seed))
+    weights = build(config, RandomTensors(config, torch.device(device), dtype, seed))
     weights.fingerprint = f'{shape}-{seed}'
     return weights
 
 
-class _Tensors(Mapping):
+class RandomTensors(Mapping):
     """Tensors by name, each made when it is asked for: no two copies of all weights at a time."""
 
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype, seed: int):
