@@ -28,7 +28,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # where the package is not installed
 
-from infinitevl_ros.engine import StreamingEngine  # noqa: E402
+from infinitevl_ros.engine import Options, StreamingEngine  # noqa: E402
 from infinitevl_ros.engine.sampling import Sampling  # noqa: E402
 from infinitevl_ros.model.config import DELTA  # noqa: E402
 from infinitevl_ros.world.patrol import Patrol, plan  # noqa: E402
@@ -43,6 +43,7 @@ BUCKETS = {'one_window': (-1, 1), 'ten_windows': (5, 20), 'hundred_windows': (50
 EDGES = tuple(2.0**i for i in range(-2, 10))  # of the curve, in windows
 OFTEN = {'where': 4, 'seen': 2}  # questions of a kind in one interview, beside 1 of the others
 CAPACITY = (4, 8, 12, 16, 20, 24, 28, 32, 36)
+RANKS = (64, 32, 24, 16, 12, 8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,23 @@ class Asked:
 
 @dataclass
 class Model:
-    """An engine under test; `context` is how many frames it watches, None for all."""
+    """An engine under test; `context` is how many frames it watches, None for all.
+
+    `rank`: questions are asked of what that many directions of each head's recurrent state hold.
+    """
 
     name: str
     engine: StreamingEngine
     clear_every: int | None = None
     context: int | None = None
+    rank: int | None = None
 
     def watch(
         self, patrol: Patrol, frames: np.ndarray, points: list[int], world: int
     ) -> Iterator[Asked]:
         """Take all frames, asking at `points` (frames seen); yields what was asked."""
         memory = self.engine.new_memory()
+        asked = self.engine.new_memory() if self.rank else memory
         observer, rng = Observer(), np.random.default_rng(world)
         truth = itertools.islice(zip(frames, patrol.truth(), strict=True), self.context)
         for number, (frame, (view, enters)) in enumerate(truth):
@@ -85,7 +91,10 @@ class Model:
             self.engine.ingest(memory, frame, number * FRAME_NS)
             observer.see(view, enters)
             if number + 1 in points:
-                yield from self._interview(memory, observer, rng, world)
+                if self.rank:
+                    asked.copy_(memory)
+                    _reduce(asked, self.rank)
+                yield from self._interview(asked, observer, rng, world)
 
     def _interview(self, memory, observer: Observer, rng, world: int) -> Iterator[Asked]:
         for kind in itertools.chain(*([kind] * OFTEN.get(kind, 1) for kind in WORDINGS)):
@@ -100,10 +109,24 @@ class Model:
             )
 
 
-def _clear(memory) -> None:
+def _recurrent(memory) -> Iterator[torch.Tensor]:
+    """The recurrent state [1, heads, keys, values] of each Gated DeltaNet layer."""
     for i, kind in enumerate(memory.state.config.layer_types):
         if kind == DELTA:
-            memory.state.layer(i, 'recurrent').zero_()
+            yield memory.state.layer(i, 'recurrent')
+
+
+def _clear(memory) -> None:
+    for state in _recurrent(memory):
+        state.zero_()
+
+
+def _reduce(memory, rank: int) -> None:
+    """Leave the nearest matrix of that rank of each head's state."""
+    for state in _recurrent(memory):
+        u, s, v = torch.linalg.svd(state.float(), full_matrices=False)
+        s[..., rank:] = 0
+        state.copy_(u * s[..., None, :] @ v)
 
 
 def _paint(seed: int, frames: int, rooms: int | None, things: int | None) -> np.ndarray:
@@ -192,16 +215,44 @@ def summary(asked: list[Asked], window: int) -> dict:
     }
 
 
-def capacity(model: Model, frames: int, worlds: int, seed: int, workers: int, window: int) -> list:
-    """'Where' at ten windows against the number of things and rooms to be remembered."""
-    curve = []
-    for things in CAPACITY:
+@dataclass(frozen=True)
+class Load:
+    """Patrols of `frames` frames for the curves of capacity, `worlds` for each point."""
+
+    engine: StreamingEngine
+    worlds: int
+    seed: int
+    workers: int
+    window: int
+    frames: int = 480
+
+    def where(self, things: int, rank: int | None = None) -> dict:
+        """'Where' at ten windows with so many things, in a third as many rooms, to remember."""
         rooms = min(12, max(3, things // 3))
-        seeds = [HELD_OUT + 2**20 + seed + 1000 * things + i for i in range(worlds)]
-        asked = examine([model], seeds, frames, 10, workers, rooms, things)
-        where = summary(asked, window)['where']['ten_windows']
-        curve.append({'rooms': rooms, 'things': things, **where})
-        if where['accuracy'] is not None and where['accuracy'] < 0.5:
+        seeds = [HELD_OUT + 2**20 + self.seed + 1000 * things + i for i in range(self.worlds)]
+        model = Model('hybrid', self.engine, rank=rank)
+        asked = examine([model], seeds, self.frames, 10, self.workers, rooms, things)
+        return {
+            'rooms': rooms,
+            'things': things,
+            **summary(asked, self.window)['where']['ten_windows'],
+        }
+
+    def by_things(self) -> list[dict]:
+        """Against the number of things and rooms to be remembered."""
+        return until_half(self.where(things) for things in CAPACITY)
+
+    def by_rank(self) -> list[dict]:
+        """With the most things, against how many directions of each head's state are left."""
+        return until_half({'rank': rank, **self.where(CAPACITY[-1], rank)} for rank in RANKS)
+
+
+def until_half(points: Iterator[dict]) -> list[dict]:
+    """The points of a curve up to the first under one half."""
+    curve = []
+    for point in points:
+        curve.append(point)
+        if point['accuracy'] is not None and point['accuracy'] < 0.5:
             break
     return curve
 
@@ -227,42 +278,52 @@ def table(models: dict[str, dict]) -> str:
     return '\n'.join(rows)
 
 
-def draw(models: dict[str, dict], curve: list, picture: Path) -> None:
-    """Accuracy against the age of the evidence, and against what there is to remember."""
+def draw(models: dict[str, dict], curves: dict[str, list], picture: Path) -> None:
+    """Accuracy against the age of the evidence, and against what is to be remembered and where."""
     import matplotlib
 
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    columns = 2 if curve else 1
-    figure, axes = pyplot.subplots(1, columns, figsize=(3 + 4 * columns, 4.2), dpi=110)
-    left = axes[0] if curve else axes
+    shown = [name for name, curve in curves.items() if curve]
+    columns = 1 + len(shown)
+    figure, _ = pyplot.subplots(1, columns, figsize=(3 + 4 * columns, 4.2), dpi=110)
+    left, *others = figure.axes
     for name, figures in models.items():
         bins = [one for one in figures['by_age'] if one['questions'] >= 5]
-        middle = [(max(one['windows'][0], 0.125) * one['windows'][1]) ** 0.5 for one in bins]
-        shares = [one['accuracy'] for one in bins]
-        (line,) = left.plot(middle, shares, marker='o', label=name)
-        low, high = ([one[end] for one in bins] for end in ('low', 'high'))
-        left.fill_between(middle, low, high, alpha=0.15, color=line.get_color())
+        _line(left, [_middle(one) for one in bins], bins, name)
     chance = [one for one in models['hybrid']['by_age'] if one['questions'] >= 5]
-    middle = [(max(one['windows'][0], 0.125) * one['windows'][1]) ** 0.5 for one in chance]
+    middle = [_middle(one) for one in chance]
     left.plot(middle, [one['chance'] for one in chance], ':', color='grey', label='best constant')
     left.set(xscale='log', xlabel='age of the evidence, windows', ylabel='exact answers')
     left.legend(frameon=False)
-    if curve:
-        right = axes[1]
-        things = [one['things'] for one in curve]
-        right.plot(things, [one['accuracy'] for one in curve], marker='o')
-        low, high = ([one[end] for one in curve] for end in ('low', 'high'))
-        right.fill_between(things, low, high, alpha=0.15)
-        right.set(xlabel='things to remember', ylabel='"where", ten windows later')
+    titles = {'things': 'things to remember', 'rank': 'directions kept of each state (of 64)'}
+    for ax, name in zip(others, shown, strict=True):
+        _line(ax, [one[name] for one in curves[name]], curves[name])
+        ax.set(xlabel=titles[name], ylabel='"where", ten windows later')
     for ax in figure.axes:
         ax.set_ylim(0, 1.02)
         ax.grid(alpha=0.3)
         ax.spines[['top', 'right']].set_visible(False)
+    if 'rank' in shown:
+        ax, ranks = others[shown.index('rank')], [one['rank'] for one in curves['rank']]
+        ax.set_xscale('log', base=2)
+        ax.set_xticks(ranks, ranks)
     figure.tight_layout()
     figure.savefig(picture)
     pyplot.close(figure)
+
+
+def _middle(one: dict) -> float:
+    low, high = one['windows']
+    return (max(low, 0.125) * high) ** 0.5
+
+
+def _line(ax, places: list[float], points: list[dict], label: str | None = None) -> None:
+    """Accuracies with their intervals."""
+    (line,) = ax.plot(places, [one['accuracy'] for one in points], marker='o', label=label)
+    low, high = ([one[end] for one in points] for end in ('low', 'high'))
+    ax.fill_between(places, low, high, alpha=0.15, color=line.get_color())
 
 
 def main() -> int:
@@ -273,14 +334,15 @@ def main() -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--json', type=Path)
     parser.add_argument('--plot', type=Path)
-    parser.add_argument('--capacity', type=int, default=0, help='worlds a point of that curve')
+    parser.add_argument('--capacity', type=int, default=0, help='worlds a point of those curves')
     parser.add_argument('--model', type=Path, default=ROOT / 'models/tiny')
     parser.add_argument('--teacher', type=Path, default=ROOT / 'models/tiny_teacher')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--workers', type=int, default=2, help='processes that paint')
     parser.add_argument('--log', type=Path, help='write every question and answer here (JSONL)')
     arguments = parser.parse_args()
-    engine = StreamingEngine.from_checkpoint(arguments.model, arguments.device)
+    two = Options(cameras=2)  # what is reduced is a copy
+    engine = StreamingEngine.from_checkpoint(arguments.model, arguments.device, options=two)
     taught = StreamingEngine.from_checkpoint(arguments.teacher, arguments.device)
     window, context = (
         e.weights.config.sliding_window // e.tokens_per_frame for e in (engine, taught)
@@ -294,23 +356,23 @@ def main() -> int:
         for model in models
     }
     print(table(figures))
-    curve = []
+    curves = {'things': [], 'rank': []}
     if arguments.capacity:
-        curve = capacity(
-            models[0], 480, arguments.capacity, arguments.seed, arguments.workers, window
-        )
-    for point in curve:
-        print(f'{point["rooms"]} rooms, {point["things"]} things: {point["accuracy"]:.3f}')
+        load = Load(engine, arguments.capacity, arguments.seed, arguments.workers, window)
+        curves = {'things': load.by_things(), 'rank': load.by_rank()}
+    for name, curve in curves.items():
+        for point in curve:
+            print(f'{point["things"]} things, {name} {point[name]}: {point["accuracy"]:.3f}')
     if arguments.log:
         arguments.log.write_text(''.join(json.dumps(vars(one)) + '\n' for one in asked))
     if arguments.plot:
-        draw(figures, curve, arguments.plot)
+        draw(figures, curves, arguments.plot)
     if arguments.json:
         settings = {
             name: getattr(arguments, name) for name in ('worlds', 'frames', 'asks', 'seed')
         }
         report = {**settings, 'window_frames': window, 'context_frames': context}
-        report |= {'models': figures, 'capacity': curve}
+        report |= {'models': figures, 'capacity': curves['things'], 'rank': curves['rank']}
         arguments.json.write_text(json.dumps(report, indent=1) + '\n')
     return 0
 

@@ -8,6 +8,7 @@ import os
 import sys
 
 from ..replay.record import printable
+from ..version import package_version
 
 # Command: its module, with add_arguments(parser) and run(arguments) -> exit code, and its help.
 COMMANDS = {
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _overview(arguments: list[str]) -> int:
     """All commands, for --help and for a word that is none of them, which ends the program."""
     parser = argparse.ArgumentParser(prog='infinitevl', description=__doc__)
+    parser.add_argument('--version', action='version', version=package_version())
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, (_, text) in COMMANDS.items():
         commands.add_parser(name, help=text)

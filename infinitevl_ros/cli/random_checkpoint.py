@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..model.config import ModelConfig
 from ..model.weights import tensor_shapes
+from . import output
 
 FRAME_SIDE = 112
 VOCABULARY = 640
@@ -166,14 +167,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--force', action='store_true', help='write over a checkpoint that is there'
     )
+    output.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    output.check_outputs(arguments.json)
     folder = arguments.folder
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'{folder}: is there already, expected the name of a folder')
     if (folder / 'config.json').exists() and not arguments.force:
         raise ValueError(f'{folder}: a checkpoint is there already (--force writes over it)')
     write_random_checkpoint(arguments.folder, arguments.seed)
-    print(f'Wrote {arguments.folder}: random weights, its words are noise.')
+    text = f'Wrote {folder}: random weights, its words are noise.'
+    print(text, file=output.results(arguments))
+    output.write_json(arguments.json, {'folder': str(folder), 'seed': arguments.seed})
     return 0

@@ -49,6 +49,7 @@ class FileFeed(Feed):
         self._message = f'loading {model.name}'
         self._polled = time.monotonic(), 0
         self._fault = ''
+        self._warnings = ''  # of the file, when it was read to its end
 
     def start(self, board: Board) -> None:
         self._board = board
@@ -62,8 +63,8 @@ class FileFeed(Feed):
         now, taken = time.monotonic(), scheduler.counts(self._memory).taken
         (before, taken_before), self._polled = self._polled, (now, taken)
         return State(
-            self._fault or self._message,
-            'error' if self._fault else 'ok',
+            self._fault or self._message + self._warnings,
+            'error' if self._fault else 'wait' if self._warnings else 'ok',
             self._engine.name,
             (taken - taken_before) / max(now - before, 1e-3),
             self._memory.frames,
@@ -142,8 +143,8 @@ class FileFeed(Feed):
                 self._board.show(shot.pixels)
                 frames += 1
             more = self._loop and frames > 0
-        warnings = ''.join(f'; {warning}' for warning in self._source.warnings)
-        self._message = f'{self.name} has ended, and can still be asked about{warnings}'
+            self._warnings = ''.join(f'; {warning}' for warning in self._source.warnings)
+        self._message = f'{self.name} has ended, and can still be asked about'
 
     def _on_frame(self, memory: VisualMemory) -> None:
         """On the engine's thread: begin a caption if one is due with the frame just taken."""

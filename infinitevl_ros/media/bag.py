@@ -47,7 +47,7 @@ class BagSource(Source):
             found = [topic for topic in topics if topic.name in (name, f'/{name}')]
             usable = [topic for topic in found if topic.type in DECODERS]
             if usable:
-                return usable[0]
+                return self._filled(usable[0])
             if found:
                 raise SourceError(
                     f'{self.path}: {found[0].name} has messages of {found[0].type}, expected '
@@ -55,7 +55,7 @@ class BagSource(Source):
                 )
             raise SourceError(f'{self.path}: no topic {name}; it has {self._listed(topics)}')
         if len(images) == 1:
-            return images[0]
+            return self._filled(images[0])
         if images:
             raise SourceError(
                 f'{self.path}: {len(images)} topics have images, name one (--topic): '
@@ -66,6 +66,14 @@ class BagSource(Source):
             f'{self.path}: a bag without images'
             f'{f" that can be read ({damage})" if damage else ""}; it has {self._listed(topics)}'
         )
+
+    def _filled(self, topic: Topic) -> Topic:
+        """The topic, if the bag does not say that it is empty."""
+        if self._bag.expected(topic) == 0:
+            raise SourceError(
+                f'{self.path}: no message on {topic.name}; it has {self._listed(self._bag.topics)}'
+            )
+        return topic
 
     def _damage(self) -> str:
         """What shows on the way through the bag, '' if nothing does."""

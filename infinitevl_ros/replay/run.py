@@ -26,6 +26,7 @@ from ..engine.engine import CAPTION_PROMPT
 from ..engine.memory import LONGEST_GAP
 from ..engine.schedule import JUMP, NANOSECONDS, Schedule
 from ..media.source import Shot, Source
+from ..version import package_version
 from .pace import Pace
 from .questions import MAX_TOKENS, Question
 from .record import Answered, Record, Said, Taken
@@ -248,12 +249,13 @@ def asked(
 
 def versions() -> dict[str, str]:
     """Of what has a say in the words."""
-    return {'python': platform.python_version(), **dict(_installed())}
+    ours = {'infinitevl_ros': package_version(), 'python': platform.python_version()}
+    return {**ours, **dict(_installed())}
 
 
 def _installed() -> Iterator[tuple[str, str]]:
     yield 'torch', torch.__version__
-    for name in ('numpy', 'opencv-python-headless', 'opencv-python', 'tokenizers'):
+    for name in ('numpy', 'opencv-python-headless', 'opencv-python', 'tokenizers', 'rosbags'):
         try:
             yield name, importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -7,8 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from bench.recall import Asked, Model, score, summary, wilson
+from bench.recall import (
+    Asked,
+    Load,
+    Model,
+    _recurrent,
+    _reduce,
+    draw,
+    score,
+    summary,
+    until_half,
+    wilson,
+)
+from infinitevl_ros.engine import Options, StreamingEngine
+from infinitevl_ros.model.default import default_checkpoint
 from infinitevl_ros.world.patrol import plan
 from infinitevl_ros.world.wordings import WORDINGS
 
@@ -112,3 +126,51 @@ def test_a_model_with_a_context_watches_no_longer_than_that(context, watched):
     assert engine.frames == watched
     kinds = [one.kind for one in asked]
     assert kinds.count('room') == (2 if context is None else 1)
+
+
+@pytest.fixture(scope='module')
+def engine():
+    return StreamingEngine.from_checkpoint(default_checkpoint(), options=Options(cameras=2))
+
+
+def test_states_are_reduced_to_the_rank_asked_for(engine):
+    memory, reduced = engine.new_memory(), engine.new_memory()
+    for number, (picture, _) in enumerate(plan(6, 40)):
+        engine.ingest(memory, picture, number * 10**8)
+    for rank in (64, 3):
+        reduced.copy_(memory)
+        _reduce(reduced, rank)
+        for state, wanted in zip(_recurrent(reduced), _recurrent(memory), strict=True):
+            off = float((state - wanted).norm() / wanted.norm())
+            if rank == 64:
+                assert off < 1e-5
+            else:
+                assert off > 1e-3
+                assert int(torch.linalg.matrix_rank(state, rtol=1e-4).max()) == rank
+    assert reduced.frames == memory.frames == 40
+
+
+def test_what_is_asked_of_a_reduced_state_leaves_the_stream_as_it_was(engine):
+    """The last interview of two says the same as if the first had never been."""
+    patrol = plan(7, 40)
+    frames = np.stack([picture for picture, _ in patrol])
+    model = Model('hybrid', engine, rank=64)
+    both = list(model.watch(patrol, frames, [20, 40], world=1))
+    whole = list(Model('hybrid', engine).watch(patrol, frames, [20, 40], world=1))
+    assert [one.answer for one in both] == [one.answer for one in whole]
+    few = list(Model('hybrid', engine, rank=1).watch(patrol, frames, [20, 40], world=1))
+    assert [one.question for one in few] == [one.question for one in whole]
+    assert [one.answer for one in few] != [one.answer for one in whole]
+
+
+def test_a_curve_ends_with_its_first_point_under_one_half(engine, tmp_path):
+    shares = iter((0.9, None, 0.5, 0.4, 0.3))
+    assert [one['accuracy'] for one in until_half({'accuracy': x} for x in shares)] == [
+        0.9, None, 0.5, 0.4,
+    ]  # fmt: skip
+    point = Load(engine, worlds=1, seed=0, workers=1, window=WINDOW, frames=20).where(12)
+    assert (point['rooms'], point['things'], point['questions']) == (4, 12, 0)
+    point |= {'accuracy': 0.9, 'low': 0.8, 'high': 0.95}
+    curves = {'things': [point], 'rank': [{'rank': 8, **point}]}
+    draw({'hybrid': summary([asked('room', True)] * 5, WINDOW)}, curves, tmp_path / 'curves.png')
+    assert (tmp_path / 'curves.png').stat().st_size > 5000

@@ -5,11 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import pytest
 
-from infinitevl_ros.cli.main import main
+from infinitevl_ros.cli.ask import Printer
+from infinitevl_ros.cli.main import COMMANDS, main
 from infinitevl_ros.media.source import open_source
 from infinitevl_ros.world.patrol import story
 
@@ -298,6 +300,35 @@ def test_a_checkpoint_that_is_there_is_not_written_over(command, tmp_path):
     code, _, err = command('random-checkpoint', tmp_path / 'model', '--seed', '1')
     assert (code, 'a checkpoint is there already' in err) == (2, True)
     assert command('random-checkpoint', tmp_path / 'model', '--force')[0] == 0
+    code, out, err = command('random-checkpoint', tmp_path / 'other', '--json', '-')
+    assert (code, json.loads(out)) == (0, {'folder': str(tmp_path / 'other'), 'seed': 0})
+    assert 'random weights' in err
+
+
+def test_every_command_but_live_has_json(capsys):
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, *(['show'] if name == 'memory' else []), '--help'])
+        assert ('--json' in capsys.readouterr().out) == (name != 'live'), name
+
+
+def test_the_version_is_the_packages(capsys, command, video):
+    with pytest.raises(SystemExit):
+        main(['--version'])
+    text = (Path(__file__).parents[2] / 'package.xml').read_text()
+    assert f'<version>{capsys.readouterr().out.strip()}</version>' in text
+    record = json.loads(command('ask', video, 'Is the light on?', '--at', '1', '--json', '-')[1])
+    assert f'<version>{record["versions"]["infinitevl_ros"]}</version>' in text
+    assert {'python', 'torch', 'rosbags'} <= record['versions'].keys()
+
+
+def test_an_answer_is_printed_as_it_comes(command, video, monkeypatch):
+    """Each piece is written by itself, before the next is known."""
+    written = []
+    monkeypatch.setattr(Printer, 'piece', lambda self, question, text: written.append(text))
+    record = command('ask', video, 'What do you see?', '--stream', '--at', '1', '--json', '-')[1]
+    assert len(written) > 2
+    assert ''.join(written) == json.loads(record)['answers'][0]['text']
 
 
 def test_a_schema_is_for_the_questions_of_a_file_too(command, video, tmp_path):

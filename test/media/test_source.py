@@ -121,6 +121,11 @@ def test_topics_are_listed_when_one_must_be_named(tmp_path):
     write(tmp_path / 'none', {'/c': ('std_msgs/msg/String', [(1, text('a'))])})
     with pytest.raises(SourceError, match=r'a bag without images; it has /c \(std_msgs'):
         open_source(tmp_path / 'none')
+    empty = {'/i': ('sensor_msgs/msg/Image', []), '/c': ('std_msgs/msg/String', [(1, text('a'))])}
+    write(tmp_path / 'empty', empty)
+    for topic in ('', '/i'):
+        with pytest.raises(SourceError, match=r'no message on /i; it has .*/c \(std_msgs'):
+            open_source(tmp_path / 'empty', topic)
 
 
 def test_files_of_a_folder_that_lack_the_topic_add_nothing(tmp_path):
