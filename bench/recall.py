@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -146,7 +147,8 @@ def examine(
     """Let the models watch a patrol per seed."""
     asked = []
     points = np.unique(np.geomspace(16, frames, asks).round().astype(int)).tolist()
-    with ProcessPoolExecutor(workers) as pool:
+    # Not forked: a fork of a process with threads, torch's, may never come to work.
+    with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
         count = len(seeds)
         painted = pool.map(_paint, seeds, [frames] * count, [rooms] * count, [things] * count)
         bar = tqdm(zip(seeds, painted, strict=True), 'worlds', total=count)

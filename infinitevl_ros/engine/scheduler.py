@@ -308,7 +308,9 @@ class Scheduler:
                 self._lanes.remove(lane)
         seconds = time.monotonic() - ticket.began
         if answer is None:
-            outcome = Outcome(False, message=message, seconds=seconds, frames=ticket.memory.frames)
+            memory = ticket.memory  # as it is: nothing of it was read
+            seen = memory.frames, memory.first_stamp, memory.newest_stamp
+            outcome = Outcome(False, '', message, 0, seconds, *seen)
         else:
             answer.close()
             outcome = Outcome(

@@ -12,6 +12,7 @@ from rclpy.clock import Clock, ClockType
 from ..engine.tickets import FrameCounts
 
 if TYPE_CHECKING:
+    from ..engine import Scheduler
     from .camera import Camera
     from .node import InfiniteVLNode
     from .subscription import ImageSubscription
@@ -34,6 +35,7 @@ class Diagnostics:
         node.create_timer(LOG_PERIOD, self._log, clock=clock)
         self._logged: dict[str, FrameCounts] = {}
         self._answers_logged = 0
+        self._counted: Scheduler | None = None
 
     def _publish(self) -> None:
         array = DiagnosticArray(status=[self._engine(), *(s.status() for s in self._streams)])
@@ -62,10 +64,12 @@ class Diagnostics:
         return _status(node, 'engine', level, message, values['model'], values)
 
     def _log(self) -> None:
-        """A line for each camera that had frames, on what the last minute brought."""
+        """A line for each camera on what the last minute brought."""
         node = self._node
         if node.scheduler is None:
             return
+        if node.scheduler is not self._counted:  # a new one counts from 0
+            self._counted, self._logged, self._answers_logged = node.scheduler, {}, 0
         answers = node.scheduler.answers - self._answers_logged
         self._answers_logged = node.scheduler.answers
         for camera in node.cameras:
@@ -121,6 +125,7 @@ class _Stream:
         """What is wrong with the stream since the status before; '' if nothing is."""
         before, topic, publishers = self._before, self._camera.topic, subscription.publishers
         if mismatch := subscription.mismatch:
+            subscription.warn(mismatch)
             return mismatch
         if not self._received:
             return f'no image on {topic} yet ({publishers} publishers)'

@@ -31,14 +31,16 @@ GRACE = 0.5
 
 
 def logged(callback: Callable) -> Callable:
-    """A transition's callback: what it raises is logged, which rclpy does not do."""
+    """A transition's callback: what it raises is logged and kept, which rclpy does not do."""
 
     @functools.wraps(callback)
-    def call(self: Node, state: LifecycleState) -> TransitionCallbackReturn:
+    def call(self: ManagedNode, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return callback(self, state) or TransitionCallbackReturn.SUCCESS
         except Exception as error:
-            self.get_logger().error(f'{callback.__name__} failed: {error!r}')
+            reason = f'{callback.__name__} failed: {error!r}'
+            self.get_logger().error(reason)
+            self.failure = self.failure or reason
             return TransitionCallbackReturn.ERROR
 
     return call
@@ -48,8 +50,10 @@ class ManagedNode(LifecycleNodeMixin, Node):
     """A lifecycle node whose services answer while a transition is under way.
 
     `awaiting` is for services whose callbacks await: a mutually exclusive group, the default,
-    would be held meanwhile.
+    would be held meanwhile. `failure` says why a transition failed.
     """
+
+    failure = ''
 
     def __init__(self, name: str, **options: object):
         Node.__init__(self, name, **options)

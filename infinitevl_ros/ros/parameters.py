@@ -20,6 +20,7 @@ from ..engine.engine import CAPTION_PROMPT
 from ..engine.loading import DTYPES
 from ..engine.options import POSITIONS, PROMPT_LAYOUTS
 
+SMALLEST = 0.001  # of what is above 0: a period of less would round to none
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 
 
@@ -288,6 +289,8 @@ def _fault(parameter: Parameter, value: Any) -> str:
         return f'{parameter.name} is "{value}", expected one of {", ".join(parameter.choices)}'
     if parameter.name == 'caption_prompt' and not value.strip():
         return 'caption_prompt is empty; caption_period 0 turns captions off'
+    if isinstance(value, float) and 0 < value < SMALLEST:
+        return f'{parameter.name} is {value}, expected at least {SMALLEST}, or 0 where that is off'
     if parameter.name == 'frame_size' and value % 28:
         return f'frame_size is {value}, expected a multiple of 28'
     return ''

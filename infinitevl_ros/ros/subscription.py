@@ -53,6 +53,7 @@ class ImageSubscription:
         self._asked = reliability
         self._on_message = on_message
         self._retry = None
+        self._warned = ''
         self._qos = QoSProfile(
             depth=1, history=HistoryPolicy.KEEP_LAST, reliability=RELIABILITY[reliability]
         )
@@ -61,9 +62,8 @@ class ImageSubscription:
     @property
     def reliability(self) -> str:
         """What it is subscribed with: auto until a publisher asks for less."""
-        return next(
-            name for name, policy in RELIABILITY.items() if policy == self._qos.reliability
-        )
+        found = (name for name, policy in RELIABILITY.items() if policy == self._qos.reliability)
+        return next(found, self._qos.reliability.name.lower())
 
     @property
     def publishers(self) -> int:
@@ -93,6 +93,12 @@ class ImageSubscription:
                 )
         return ''
 
+    def warn(self, mismatch: str) -> None:
+        """Log a mismatch, once while it lasts; DDS reports none of another type."""
+        if mismatch != self._warned:
+            self._warned = mismatch
+            self._node.get_logger().warning(mismatch)
+
     def destroy(self) -> None:
         if self._retry is not None:
             self._node.destroy_timer(self._retry)
@@ -106,20 +112,26 @@ class ImageSubscription:
 
     def _subscribe(self, overrides: QoSOverridingOptions | None) -> None:
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
-        # Writes the overrides into the profile.
-        self._subscription = self._node.create_subscription(
-            self._type,
-            self.topic,
-            self._on_message,
-            self._qos,
-            event_callbacks=events,
-            qos_overriding_options=overrides,
-        )
+        try:
+            # Writes the overrides into the profile.
+            self._subscription = self._node.create_subscription(
+                self._type,
+                self.topic,
+                self._on_message,
+                self._qos,
+                event_callbacks=events,
+                qos_overriding_options=overrides,
+            )
+        except RuntimeError as error:  # also rcl's
+            raise ValueError(
+                f'cannot subscribe to {self.topic}: {str(error).splitlines()[0]}; see the '
+                f'parameters qos_overrides.{self.topic}.subscription.*'
+            ) from None
 
     def _on_incompatible(self, event: object) -> None:
         log = self._node.get_logger()
         if self._qos.reliability != ReliabilityPolicy.BEST_AVAILABLE:
-            log.warning(
+            self.warn(
                 self.mismatch
                 or f'{self.topic}: a publisher offers a QoS that does not match reliability '
                 f'{self.reliability} ({self._source}); no image of it will arrive'

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Enough for any way to begin with yes or no; what follows is not looked at.
 SAMPLING = Sampling(max_tokens=8)
 VERDICT = re.compile(r'\W*(yes|no)\b', re.IGNORECASE)
+SHORTEST, LONGEST = 0.001, 1e9  # periods and durations [s]
 
 
 class Standing:
@@ -176,10 +177,13 @@ class Watches:
             raise ValueError('the condition is empty')
         for name in ('period', 'duration'):
             value = getattr(request, name)
-            if not 0 <= value < float('inf'):
+            if not 0 <= value <= LONGEST:
                 raise ValueError(f'{name} is {value}, expected seconds of stream time')
-        if not request.period:
-            raise ValueError('period is 0.0, expected the seconds of stream time between checks')
+        if request.period < SHORTEST:
+            raise ValueError(
+                f'period is {request.period}, expected the seconds of stream time between checks, '
+                f'at least {SHORTEST}'
+            )
         if len(self._standing) >= most:
             raise ValueError(f'busy: {most} watches are standing already (max_watches)')
         self._node.check_active()

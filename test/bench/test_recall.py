@@ -172,5 +172,9 @@ def test_a_curve_ends_with_its_first_point_under_one_half(engine, tmp_path):
     assert (point['rooms'], point['things'], point['questions']) == (4, 12, 0)
     point |= {'accuracy': 0.9, 'low': 0.8, 'high': 0.95}
     curves = {'things': [point], 'rank': [{'rank': 8, **point}]}
-    draw({'hybrid': summary([asked('room', True)] * 5, WINDOW)}, curves, tmp_path / 'curves.png')
+    draw(
+        {'hybrid': summary([asked('where', True, age=9)] * 5, WINDOW)},
+        curves,
+        tmp_path / 'curves.png',
+    )
     assert (tmp_path / 'curves.png').stat().st_size > 5000

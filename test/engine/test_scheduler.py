@@ -149,6 +149,10 @@ def test_a_deadline_also_ends_what_never_had_its_turn(stream):
     assert first_done.empty()
     assert (outcome.success, outcome.tokens) == (False, 0)
     assert outcome.message == 'no answer within 0.2 s'
+    memory = stream.memory
+    seen = memory.frames, memory.first_stamp, memory.newest_stamp
+    assert (outcome.frames, outcome.first_stamp, outcome.newest_stamp) == seen
+    assert seen[0] > 0
     first.cancel()
 
 

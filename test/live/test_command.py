@@ -2,13 +2,19 @@
 
 import signal
 import socket
+import time
 import urllib.request
+from unittest.mock import Mock
 
+import cv2
 import pytest
 from processes import live, patrol_video
 
 from infinitevl_ros.cli.main import main
 from infinitevl_ros.live import server
+from infinitevl_ros.live.file_feed import FileFeed
+from infinitevl_ros.model.default import default_checkpoint
+from infinitevl_ros.world.patrol import story
 
 
 @pytest.fixture(scope='module')
@@ -76,3 +82,26 @@ def test_the_socket_listens_where_it_is_told_to():
         assert listener.getsockname()[0] == '127.0.0.1'
     with server.listen('::1', 0) as listener:
         assert listener.getsockname()[0] == '::1'
+
+
+@pytest.mark.parametrize('loop', [False, True])
+def test_a_damaged_file_is_warned_of_in_every_pass(tmp_path, loop):
+    whole, damaged = tmp_path / 'patrol.avi', tmp_path / 'cut.avi'
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter_fourcc(*'MJPG'), 15, (112, 112))
+    for pixels, _ in story(seed=3, frames=20, size=112):
+        writer.write(pixels[..., ::-1])
+    writer.release()
+    damaged.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    feed = FileFeed(damaged, default_checkpoint(), 'cpu', loop=loop)
+    board = Mock()
+    feed.start(board)
+    try:
+        deadline = time.monotonic() + 60
+        while 'cut.avi: ' not in feed.state().message:
+            assert time.monotonic() < deadline, feed.state()
+            time.sleep(0.05)
+        assert feed.state().level == 'wait'
+        words = 'streaming; ' if loop else 'has ended, and can still be asked about; '
+        assert words in feed.state().message
+    finally:
+        feed.close()

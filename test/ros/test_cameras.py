@@ -142,12 +142,33 @@ def test_qos_overrides_come_before_auto(host, connect):
     assert node.cameras[0].subscription.reliability == 'reliable'
 
 
-def test_a_publisher_of_another_type_is_named(host, connect):
+def test_an_override_that_leaves_it_to_the_middleware(host, connect):
+    host(**{'qos_overrides./image.subscription.reliability': 'system_default'})
+    client = connect()
+    client.stream(3)
+    client.wait_value('frames_taken', lambda taken: taken == 3)
+    values = {item.key: item.value for item in client.statuses[-1].values}
+    assert values['image_reliability'] == 'system_default'
+
+
+def test_an_override_at_fault_is_told_by_every_answer(host, connect):
+    node = host(autostart=False, **{'qos_overrides./image.subscription.reliability': 'nonsense'})
+    client = connect(ready=False)
+    assert client.change_state('configure')
+    assert not client.change_state('activate')
+    assert 'cannot subscribe to /image: ' in node.failure
+    assert 'qos_overrides./image.subscription.*' in client.ask('What?').message
+    assert client.change_state('configure')
+    assert node.failure == ''
+
+
+def test_a_publisher_of_another_type_is_named(host, connect, capfd):
     host()
     client = connect(ready=False, image_topic='image', image_type=CompressedImage)
     said = 'publishes sensor_msgs/msg/CompressedImage, subscribed is sensor_msgs/msg/Image'
     assert until(lambda: client.statuses and said in client.statuses[-1].message)
     assert 'transport' in client.statuses[-1].message
+    assert capfd.readouterr().err.count(said) == 1
 
 
 def test_the_overlay_shows_the_caption_while_someone_looks(host, connect):

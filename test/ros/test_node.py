@@ -384,6 +384,12 @@ def test_a_line_in_the_log_from_time_to_time(host, connect, monkeypatch, capfd):
     assert until(lambda: lines() and lines()[-1] == ('0', '4', '0')), log
     taken, _, answered = zip(*lines(), strict=True)
     assert (sum(map(int, taken)), sum(map(int, answered))) == (4, 1)
+    log = ''
+    for step in ('deactivate', 'cleanup', 'configure', 'activate'):
+        assert client.change_state(step)
+    assert until(lambda: lines() and lines()[-1] == ('0', '0', '0')), log
+    assert 'taken in the last minute' in log
+    assert '-' not in ''.join(re.findall(r': (\S+) frames taken in the last minute', log))
 
 
 def test_diagnostics_before_the_first_image(host, connect):

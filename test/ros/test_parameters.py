@@ -80,6 +80,8 @@ def test_everything_is_described(node):
         ('caption_period', -1.0, 'caption_period'),
         ('max_tokens', 0, 'max_tokens'),
         ('caption_prompt', ' ', 'caption_period 0 turns captions off'),
+        ('caption_period', 1e-12, 'caption_period is 1e-12, expected at least 0.001'),
+        ('rate_limit', 1e-305, 'expected at least 0.001, or 0'),
         ('query_timeout', 'soon', "expected 'Type.DOUBLE'"),
         ('model', '/elsewhere', 'read-only'),
         ('transport', 'compressed', 'read-only'),

@@ -121,7 +121,10 @@ def test_answers_that_are_neither_yes_nor_no_change_nothing(lamp, capfd):
         (' ', {}, 'the condition is empty'),
         (LIGHT, {'period': 0.0}, 'period is 0.0'),
         (LIGHT, {'period': -1.0}, 'period is -1.0'),
+        (LIGHT, {'period': 1e-12}, 'period is 1e-12, expected the seconds of stream time between'),
+        (LIGHT, {'period': 1e300}, 'period is 1e+300'),
         (LIGHT, {'duration': float('nan')}, 'duration is nan'),
+        (LIGHT, {'duration': 1e300}, 'duration is 1e+300'),
         (LIGHT, {'camera': 'top'}, 'camera is "top", expected one without a name'),
     ],
 )
