@@ -38,9 +38,7 @@ def kernels_of(bench: Bench, memory) -> tuple[list, float]:
             bench.camera.feed(bench.engine, memory, 1)
     events = profiler.events()
     began = next(e.time_range.start for e in events if e.name == FRAME)
-    kernels = [
-        e for e in events if e.device_type == DeviceType.CUDA and e.name not in (FRAME, 'Memset')
-    ]
+    kernels = [e for e in events if e.device_type == DeviceType.CUDA and e.name != FRAME]
     return sorted(kernels, key=lambda e: e.time_range.start), began
 
 
@@ -74,7 +72,7 @@ def main() -> None:
     print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.precision}')
     print(f'a frame: {taken["median"]} ms, p99 {taken["p99"]} ms')
     print(f'profiled: {first - began:.0f} us before the first kernel, then {last - first:.0f} us')
-    print(f'in which {len(others)} kernels and the copies work {work:.0f} us')
+    print(f'in which {len(others)} kernels and clears, and the copies, work {work:.0f} us')
     waits = [
         (after.time_range.start - before.time_range.end, short(after.name)[:40])
         for before, after in itertools.pairwise(others)
