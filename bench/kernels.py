@@ -72,10 +72,10 @@ def projections() -> None:
             us = microseconds(lambda i, w=weights, x=one: F.linear(x, w[i]), copies)
             print(f'{name:34} {1:6} {us:12.1f} {"":9} {2 * n * k / us / 1e3:7.0f}')
             y = random(1, 1, k)
-            us = microseconds(lambda i, w=weights, y=y: gpu.linear._product(y, w[i]), copies)
+            us = microseconds(lambda i, w=weights, y=y: gpu.linear.product(y, w[i]), copies)
             print(f'{"  Triton":34} {1:6} {us:12.1f} {"":9} {2 * n * k / us / 1e3:7.0f}')
             small = [gpu.quantise_weight(w) for w in weights]
-            us = microseconds(lambda i, w=small, y=y: gpu.linear._product(y, w[i]), copies)
+            us = microseconds(lambda i, w=small, y=y: gpu.linear.product(y, w[i]), copies)
             print(f'{"  Triton, fp8":34} {1:6} {us:12.1f} {"":9} {n * k / us / 1e3:7.0f}')
         if k % 16 == n % 16 == 0:
             small, norm = [gpu.quantise_weight(w) for w in weights], random(k)
@@ -140,7 +140,7 @@ def mixers() -> None:
             'norm + gate+up + SwiGLU': lambda _: gpu.norm_swiglu(x, norm, 1e-6, mlp),
         }
         if tokens > 1:
-            calls['SiLU * up'] = lambda _: gpu.linear.silu_mul(gate_up)
+            calls['SiLU * up'] = lambda _: gpu.mlp.silu_mul(gate_up)
         for name, call in calls.items():
             print(f'{name:34} {tokens:6} {microseconds(call, 10):9.1f}')
     fla(c)
@@ -151,6 +151,16 @@ def mixers() -> None:
             lambda _, n=length: gpu.segment_attention(windows, (angle, angle), 16, n, None), 10
         )
         print(f'{name:34} {1024:6} {us:9.1f}')
+    x, norm, bias = random(1, 1024, 1280), random(1280), random(6912)
+    wide, down = random(6912, 1280), random(1280, 3456)
+    for name, weight in (('', wide), (', fp8', gpu.quantise_weight(wide))):
+        mlp = Mlp(weight, down, bias)
+        apart = microseconds(
+            lambda _, w=weight: gpu.mlp.silu_mul(gpu.norm_linear(x, norm, 1e-6, w, bias)), 10
+        )
+        us = microseconds(lambda _, m=mlp: gpu.norm_swiglu(x, norm, 1e-6, m), 10)
+        print(f'{"vision norm + gate+up + SwiGLU" + name:34} {1024:6} {us:9.1f}')
+        print(f'{"  its product by the library":34} {1024:6} {apart:9.1f}')
 
 
 def fla(c: ModelConfig) -> None:

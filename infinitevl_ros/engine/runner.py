@@ -16,7 +16,7 @@ from ..model.state import StreamState
 from ..model.weights import Weights
 from .options import Options
 from .sampling import Sampling, draw
-from .steps import Geometry, frame_step, open_question, text_step
+from .steps import Geometry, frame_turn, open_question, text_step
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ class PlainRunner:
             grid = self.geometry.grid(self.weights)
             tokens = vision.encode(self.weights, patches[0][None], grid)
             time = torch.full_like(self._row, picture.time)
-            frame_step(self.weights, self.geometry, tokens, time, picture.state, self._row)
+            state = picture.state
+            place = frame_turn(self.weights, self.geometry, time, state, self._row)
+            decoder.remember(self.weights, tokens, *place, state)
 
     def begin(self, state: StreamState, sampling: Sampling) -> Decoding:
         rebased = self.options.positions == 'rebased'

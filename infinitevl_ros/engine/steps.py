@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..model import decoder
-from ..model.state import StreamState
+from ..model.state import StreamState, Turn
 from ..model.weights import Weights
 
 
@@ -45,19 +45,17 @@ class Geometry:
         return self.frame_size[0] // side, self.frame_size[1] // side
 
 
-def frame_step(
-    weights: Weights,
-    geometry: Geometry,
-    tokens: Tensor,
-    time: Tensor,
-    state: StreamState,
-    rows: Tensor,
-) -> None:
-    """Take one picture each into `rows` [B] of `state`: image tokens [B, N, D] at `time` [B]."""
+def frame_turn(
+    weights: Weights, geometry: Geometry, time: Tensor, state: StreamState, rows: Tensor
+) -> tuple[Turn, tuple[Tensor, Tensor]]:
+    """Make room for one picture each at `time` [B] in `rows` [B] of `state`.
+
+    Returns what decoder.remember wants to know about their tokens beside the tokens themselves.
+    """
     state['time'][rows] = time
     positions = geometry.cells.expand(len(rows), -1, -1) + state['origin'][rows, None, None]
     positions = torch.cat((positions[:, :1] + time[:, None, None], positions[:, 1:]), 1)
-    decoder.remember(weights, tokens, positions, state, rows)
+    return state.advance(positions, rows), decoder.rope_tables(weights.config, positions)
 
 
 def text_step(

@@ -42,14 +42,13 @@ def decode(
 
 
 def remember(
-    weights: Weights, x: Tensor, positions: Tensor, state: StreamState, rows: Tensor | None = None
+    weights: Weights, x: Tensor, turn: Turn, rope: tuple[Tensor, Tensor], state: StreamState
 ) -> None:
-    """Only update `state` with at most `state.block` tokens, as `decode` does.
+    """Only update `state` with tokens x [B, T, D] of a `turn` that it gave, as `decode` does.
 
-    Nothing reads the outputs, so the work stops where the last layer's state is known.
+    `rope` is what `rope_tables` gives for their positions. Nothing reads the outputs, so the work
+    stops where the last layer's state is known.
     """
-    turn = state.advance(positions, rows)
-    rope = rope_tables(weights.config, positions)
     x = _residual(x)
     *others, last = enumerate(weights.layers)
     for i, block in others:

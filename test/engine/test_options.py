@@ -72,7 +72,9 @@ def test_two_frames_fill_the_two_temporal_slots(checkpoint):
         columns = side // config.spatial_merge_size
         positions = torch.stack((cells * 0 + 2, cells // columns, cells % columns))
         positions = positions[None] + wanted.state['origin']
-        decoder.remember(engine.weights, tokens, positions, wanted.state)
+        turn = wanted.state.advance(positions)
+        rope = decoder.rope_tables(engine.weights.config, positions)
+        decoder.remember(engine.weights, tokens, turn, rope, wanted.state)
     assert torch.equal(memory.state.layer(3, 'recurrent'), wanted.state.layer(3, 'recurrent'))
 
 

@@ -88,10 +88,30 @@ def test_projections_in_8_bits(tokens, width, inner, keep):
         close(found - x, wanted - x, 0.08)
 
 
+@pytest.mark.parametrize('fp8', [False, True])
+@pytest.mark.parametrize(('tokens', 'width', 'inner'), [(1024, 1280, 3456), (900, 2096, 1104)])
+def test_swiglu_in_the_kernel_of_its_product(tokens, width, inner, fp8):
+    """It gives what the library's product and SwiGLU do, of inputs rounded the same way."""
+    x, norm = normal(2, tokens // 2, width), normal(width, dtype=torch.bfloat16)
+    weight = normal(2 * inner, width, dtype=torch.bfloat16, scale=width**-0.5)
+    bias = normal(2 * inner, dtype=torch.bfloat16)
+    shift = normal(width, dtype=torch.bfloat16)
+    down = normal(width, inner, dtype=torch.bfloat16)
+    gate_up = gpu.quantise_weight(weight) if fp8 else weight
+    for b in (None, bias):
+        m = Mlp(gate_up, down, b, shift=shift)
+        both = gpu.norm_linear(x, norm, 1e-6, gate_up, b, shift)
+        found = gpu.norm_swiglu(x, norm, 1e-6, m)
+        close(found, gpu.mlp.silu_mul(both), 5e-3)
+        if gpu.mlp._has_room(x.device):
+            normed = gpu.linear.normed(x, norm, 1e-6, shift, fp8)
+            assert torch.equal(found, gpu.mlp._swiglu(normed, m, norm.dtype))
+
+
 def test_inputs_in_8_bits_are_rounded_by_share():
     """Exactly the product of what was rounded, added in the shares that it was rounded in."""
     x, weight = normal(1, 96, 2 * 11008, dtype=torch.bfloat16), normal(2048, 11008)
-    small, inner = gpu.quantise_weight(weight), gpu.linear.silu_mul(x, fp8=True)
+    small, inner = gpu.quantise_weight(weight), gpu.mlp.silu_mul(x, fp8=True)
     share = -(-11008 // len(inner.scale) // 128) * 128
     scales = inner.scale.T.repeat_interleave(share, 1)[:, :11008]
     rounded = inner.values.double() * scales

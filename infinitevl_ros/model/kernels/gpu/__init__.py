@@ -2,7 +2,8 @@
 
 from .attention import segment_attention, sliding_attention
 from .delta import gated_delta_net
-from .linear import linear_add, norm_linear, norm_swiglu, quantise_weight, rms_norm, scores
+from .linear import linear_add, norm_linear, quantise_weight, rms_norm, scores
+from .mlp import norm_swiglu
 
 __all__ = [
     'gated_delta_net',

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from ...weights import Fp8, Mlp
+from ...weights import Fp8
 
 FP8_MAX = 448.0  # largest number of float8_e4m3fn
 # Inputs of a product into the residual stream that make it worth another share of its own.
@@ -40,7 +40,7 @@ def rms_norm(
     x: Tensor | Unsummed, weight: Tensor, eps: float, shift: Tensor | None = None
 ) -> Tensor:
     """See `plain.rms_norm`; of x + shift."""
-    return _norm(x, weight, eps, shift, fp8=False)
+    return normed(x, weight, eps, shift, fp8=False)
 
 
 def norm_linear(
@@ -52,42 +52,13 @@ def norm_linear(
     shift: Tensor | None = None,
 ) -> Tensor:
     """See `plain.norm_linear`; of x + shift."""
-    if isinstance(x, Tensor) and _is_one(x):
+    if isinstance(x, Tensor) and is_one(x):
         x = x.contiguous() if shift is None else x + shift
-        return _product(x, weight, bias, norm=norm, eps=eps, dtype=norm.dtype)
+        return product(x, weight, bias, norm=norm, eps=eps, dtype=norm.dtype)
     if isinstance(weight, Fp8) and weight.wide is None:
-        return _fp8_linear(_norm(x, norm, eps, shift, fp8=True), weight, bias, norm.dtype)
+        return _fp8_linear(normed(x, norm, eps, shift, fp8=True), weight, bias, norm.dtype)
     wide = weight.wide if isinstance(weight, Fp8) else weight
-    return F.linear(_norm(x, norm, eps, shift, fp8=False), wide, bias)
-
-
-def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor | Fp8:
-    """See `plain.norm_swiglu`; in 8 bits where `mlp.down` takes them, for `linear_add`."""
-    if _is_one(x):
-        x = x if mlp.shift is None else x + mlp.shift
-        return _product(
-            x, mlp.gate_up, mlp.gate_up_bias, norm=norm, eps=eps, swiglu=True, dtype=norm.dtype
-        )
-    both = norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias, mlp.shift)
-    return silu_mul(both, isinstance(mlp.down, Fp8) and mlp.down.wide is None)
-
-
-def silu_mul(both: Tensor, fp8: bool = False) -> Tensor | Fp8:
-    """SiLU of the first half of the last axis times the second half.
-
-    In 8 bits each share of a row has its own scale: [shares, rows].
-    """
-    width = both.shape[-1] // 2
-    rows, share, scales = both.numel() // both.shape[-1], min(2048, width), None
-    out = both.new_empty(*both.shape[:-1], width, dtype=torch.float8_e4m3fn if fp8 else None)
-    if fp8:
-        share = _share(width)
-        scales = both.new_empty(triton.cdiv(width, share), rows, dtype=torch.float32)
-    block = triton.next_power_of_2(share)
-    _silu_mul[(rows, triton.cdiv(width, share))](
-        both, out, scales, width, share, block, num_warps=_warps(block)
-    )
-    return Fp8(out, scales) if fp8 else out
+    return F.linear(normed(x, norm, eps, shift, fp8=False), wide, bias)
 
 
 def linear_add(
@@ -98,8 +69,8 @@ def linear_add(
         residual = residual.sum()
     if isinstance(x, Fp8):
         return _add_fp8(residual, x, weight, bias)
-    if _is_one(x):
-        return _product(x, weight, bias, residual=residual)
+    if is_one(x):
+        return product(x, weight, bias, residual=residual)
     if isinstance(weight, Fp8):
         weight = weight.wide
     if bias is not None:
@@ -115,7 +86,7 @@ def linear_add(
 def scores(hidden: Tensor, head: Tensor) -> Tensor:
     """See `plain.scores`."""
     if hidden.numel() == hidden.shape[-1]:
-        return _product(hidden, head, dtype=torch.float32)
+        return product(hidden, head, dtype=torch.float32)
     return F.linear(hidden, head).float()
 
 
@@ -126,15 +97,15 @@ def quantise_weight(weight: Tensor, keep: bool = False) -> Fp8:
     return Fp8(values, scale, weight if keep else None)
 
 
-def _is_one(x: Tensor) -> bool:
+def is_one(x: Tensor) -> bool:
     return x.numel() == x.shape[-1]
 
 
-def _warps(block: int) -> int:
+def warps_for(block: int) -> int:
     return min(8, max(1, block // 512))
 
 
-def _norm(
+def normed(
     x: Tensor | Unsummed, weight: Tensor, eps: float, shift: Tensor | None, fp8: bool
 ) -> Tensor | Fp8:
     """RMS norm of x + shift, in the weight's type or in 8 bits; an Unsummed is summed by it."""
@@ -146,7 +117,7 @@ def _norm(
     scales = stream.new_empty(rows, dtype=torch.float32) if fp8 else None
     _rms_norm[(rows,)](
         stream, x.parts, x.bias, shift, weight, out, scales, width, eps,
-        0 if x.parts is None else len(x.parts), block, num_warps=_warps(block),
+        0 if x.parts is None else len(x.parts), block, num_warps=warps_for(block),
     )  # fmt: skip
     x.parts = None
     return Fp8(out, scales) if fp8 else out
@@ -162,7 +133,7 @@ def _add(residual: Tensor, parts: Tensor, bias: Tensor | None) -> Tensor:
     return residual
 
 
-def _share(width: int) -> int:
+def share_of(width: int) -> int:
     """How many of `width` inputs a program of `_fp8_part` takes, a whole number of its steps."""
     return triton.cdiv(width, max(1, width // SHARE) * 128) * 128
 
@@ -181,8 +152,8 @@ def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsu
     _fp8_part[(triton.cdiv(rows, block_n), shares, triton.cdiv(tokens, block_m))](
         TensorDescriptor.from_tensor(values, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight.values, [block_n, block_k]),
-        x.scale, weight.scale, parts, tokens, rows, width, _share(width),
-        block_m, block_n, block_k, num_warps=8, num_stages=4,
+        x.scale, weight.scale, parts, tokens, rows, width, share_of(width),
+        block_m, block_n, block_k, num_warps=4, num_stages=4,
     )  # fmt: skip
     return Unsummed(residual, parts, bias)
 
@@ -200,7 +171,7 @@ def _fp8_linear(x: Fp8, weight: Fp8, bias: Tensor | None, dtype: torch.dtype) ->
     return y.view(*x.values.shape[:-1], -1)
 
 
-def _product(
+def product(
     x: Tensor,
     weight: Tensor | Fp8,
     bias: Tensor | None = None,
@@ -249,22 +220,6 @@ def _rms_norm(
         tl.store(scales + row, scale)
         value /= scale
     tl.store(out + row * width + i, value.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _silu_mul(both, out, scales, width, share, BLOCK: tl.constexpr):
-    """SiLU of a share of the first half of a row times that of the second."""
-    row, part, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BLOCK)
-    inside = (i < share) & (part * share + i < width)
-    i += part * share
-    gate = tl.load(both + row * 2 * width + i, mask=inside, other=0).to(tl.float32)
-    up = tl.load(both + row * 2 * width + width + i, mask=inside, other=0).to(tl.float32)
-    y = gate * tl.sigmoid(gate) * up
-    if scales is not None:
-        scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-12) / 448.0
-        tl.store(scales + part * tl.num_programs(0) + row, scale)
-        y /= scale
-    tl.store(out + row * width + i, y.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
