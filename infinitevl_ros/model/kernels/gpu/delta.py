@@ -268,24 +268,25 @@ def _scan_chunks(
     qkv += b.to(tl.int64) * tokens * channels
     out += b.to(tl.int64) * tokens * HEADS * VALUE
     chunks = tl.cdiv(tokens, CHUNK)
+    values = qkv + 2 * HEADS * KEY + head * VALUE + v
     for chunk in range(0, chunks):
         t = chunk * CHUNK + i
         inside = (t < tokens)[:, None]
+        n = (b * HEADS + head) * chunks + chunk
+        # First what no product waits for: it is not loaded ahead of the chunk's turn.
+        value = tl.load(values + t[:, None] * channels, mask=inside, other=0).to(tl.float32)
+        total = tl.load(decay + n * CHUNK + i)
+        last = tl.load(decay + n * CHUNK + CHUNK - 1)
         token = qkv + t[:, None] * channels
         q = tl.load(token + head * KEY + d, mask=inside, other=0)
         k = tl.load(token + (HEADS + head) * KEY + d, mask=inside, other=0)
-        value = token + 2 * HEADS * KEY + head * VALUE + v
-        value = tl.load(value, mask=inside, other=0).to(tl.float32)
-        n = (b * HEADS + head) * chunks + chunk
         square = (n * CHUNK + i[:, None]) * CHUNK + i[None, :]
-        total = tl.load(decay + n * CHUNK + i)
         carried = tl.exp(total)[:, None]
         wanted = value - carried * _dot(k, state, PRECISION)
         change = tl.dot(tl.load(solved + square), wanted, input_precision=PRECISION)
         o = carried * _dot(q, state, PRECISION)
         o += tl.dot(tl.load(attended + square), change, input_precision=PRECISION)
         tl.store(out + (t[:, None] * HEADS + head) * VALUE + v, o, mask=inside)
-        last = tl.load(decay + n * CHUNK + CHUNK - 1)
         change *= tl.exp(last - total)[:, None]
         state = tl.exp(last) * state + _dot(tl.trans(k), change, PRECISION)
     tl.store(place, state)
