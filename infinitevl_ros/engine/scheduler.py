@@ -89,12 +89,15 @@ class Scheduler:
         on_piece: Callable[[str], None] | None = None,
         sampling: Sampling | None = None,
         timeout: float = 60.0,
+        client: str = '',
     ) -> Ticket:
         """Queue a question; it is asked of what the memory holds when its turn comes.
 
-        `timeout` [s] counts from now. Raises QueueFullError at once when no more fit.
+        Clients take turns, those without a name as one. `timeout` [s] counts from now. Raises
+        QueueFullError at once when no more fit; a client that has fewer waiting than another
+        takes a place of that one's instead.
         """
-        ticket = new_ticket(memory, question, sampling, timeout, on_done, on_piece)
+        ticket = new_ticket(memory, question, sampling, timeout, on_done, on_piece, client)
         return self._queue('questions', ticket)
 
     def check(
@@ -106,7 +109,7 @@ class Scheduler:
         timeout: float = 60.0,
     ) -> Ticket:
         """Queue a question of the node's own, beside those of others; see `ask`."""
-        ticket = new_ticket(memory, question, sampling, timeout, on_done, None)
+        ticket = new_ticket(memory, question, sampling, timeout, on_done)
         return self._queue('checks', ticket)
 
     def caption(
@@ -124,7 +127,7 @@ class Scheduler:
         """
         if memory in self._captions:
             raise QueueFullError('the one before is still in the making')
-        ticket = new_ticket(memory, prompt, sampling, timeout, on_done, None)
+        ticket = new_ticket(memory, prompt, sampling, timeout, on_done)
         lane = Lane(deque((ticket,)), self._engine.ask(memory, prompt, ticket.sampling))
         with self._wake:
             self._captions[memory] = lane
@@ -187,9 +190,8 @@ class Scheduler:
         with self._wake:
             if self._closing:
                 raise QueueFullError('shutting down')
-            if len(lane.tickets) >= self._most[kind]:
-                raise QueueFullError(f'{len(lane.tickets)} {kind} are waiting already')
-            lane.tickets.append(ticket)
+            if not lane.add(ticket, self._most[kind]):
+                raise QueueFullError(f'{self._most[kind]} {kind} are waiting already')
             self._wake.notify()
         return ticket
 
@@ -282,7 +284,9 @@ class Scheduler:
         ticket = lane.tickets[0]
         try:
             if lane.answer is None:
-                lane.answer = self._engine.ask(ticket.memory, ticket.question, ticket.sampling)
+                answer = self._engine.ask(ticket.memory, ticket.question, ticket.sampling)
+                with self._wake:
+                    lane.begin(ticket, answer)
             piece = lane.answer.step()
         except Exception as error:  # the client is told, whoever's fault it is
             self._end(lane, ticket, str(error) or type(error).__name__)

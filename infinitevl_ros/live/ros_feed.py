@@ -148,7 +148,7 @@ class RosFeed(Feed):
             return
         try:
             future = self._client.send_goal_async(
-                Ask.Goal(question=question, camera=self._camera),
+                Ask.Goal(question=question, camera=self._camera, client=self._node.get_name()),
                 lambda message: asked.on_piece(message.feedback.text),
             )
         except Exception as error:  # a question that ROS cannot send ends nothing else

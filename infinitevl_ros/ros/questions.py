@@ -49,9 +49,7 @@ class Questions:
 
     async def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
         sampling = Sampling(max_tokens=self._value('max_tokens'))
-        outcome = await self._answered(
-            request.question, request.camera, sampling, self._value('query_timeout')
-        )
+        outcome = await self._answered(request, sampling, self._value('query_timeout'))
         return _fill(response, outcome)
 
     async def _on_ask(self, goal: ServerGoalHandle) -> Ask.Result:
@@ -75,8 +73,7 @@ class Questions:
             outcome = Outcome(False, message=str(error))
         else:
             outcome = await self._answered(
-                request.question,
-                request.camera,
+                request,
                 sampling,
                 request.timeout or self._value('query_timeout'),
                 started,
@@ -99,8 +96,7 @@ class Questions:
 
     async def _answered(
         self,
-        question: str,
-        camera: str,
+        request: Query.Request | Ask.Goal,
         sampling: Sampling,
         timeout: float,
         on_ticket: Callable[[Ticket], None] = lambda ticket: None,
@@ -108,14 +104,13 @@ class Questions:
     ) -> Outcome:
         self.open += 1
         try:
-            return await self._outcome(question, camera, sampling, timeout, on_ticket, on_piece)
+            return await self._outcome(request, sampling, timeout, on_ticket, on_piece)
         finally:
             self.open -= 1
 
     async def _outcome(
         self,
-        question: str,
-        camera: str,
+        request: Query.Request | Ask.Goal,
         sampling: Sampling,
         timeout: float,
         on_ticket: Callable[[Ticket], None],
@@ -123,12 +118,13 @@ class Questions:
     ) -> Outcome:
         future, done = awaitable(self._node)
         try:
-            if not question.strip():
+            if not request.question.strip():
                 raise ValueError('the question is empty')
-            seen = self._node.seen_by(camera)
-            on_ticket(
-                self._node.scheduler.ask(seen.memory, question, done, on_piece, sampling, timeout)
+            seen = self._node.seen_by(request.camera)
+            ticket = self._node.scheduler.ask(
+                seen.memory, request.question, done, on_piece, sampling, timeout, request.client
             )
+            on_ticket(ticket)
         except QueueFullError as error:
             return Outcome(False, message=f'busy: {error}')
         except ValueError as error:

@@ -210,9 +210,9 @@ class Client:
             time.sleep(1 / rate)
         return message.header.stamp
 
-    def ask_async(self, question, camera=None):
+    def ask_async(self, question, camera=None, **fields):
         camera = self.camera if camera is None else camera
-        return self._query.call_async(Query.Request(question=question, camera=camera))
+        return self._query.call_async(Query.Request(question=question, camera=camera, **fields))
 
     def ask(self, question, camera=None):
         return self.wait(self.ask_async(question, camera))

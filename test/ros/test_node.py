@@ -189,6 +189,28 @@ def test_a_full_queue_and_a_timeout_are_answered(host, connect):
     assert reply.tokens > 0
 
 
+def test_who_keeps_the_queue_full_leaves_room_for_others(host, connect):
+    host(caption_period=0.0, max_tokens=16, max_questions=4)
+    client = connect()
+    client.stream(1)
+    client.wait_value('frames_taken', lambda taken: taken == 1)
+    flood, told = [client.ask_async('more?') for _ in range(4)], []
+    for name in ('operator', 'planner'):
+        handle, _ = client.start_goal('Where?', client=name)
+        result = handle.get_result_async()
+        while not result.done():  # never fewer than four of the flood are open
+            flood = [f for f in flood if not f.done() or told.append(f.result().message)]
+            flood += [client.ask_async('more?') for _ in range(4 - len(flood))]
+            client.wait(flood[0])
+        told.append(result.result().result.message)
+        assert told[-1] == ''
+    assert set(told) <= {
+        '',
+        'busy: 4 questions are waiting already',
+        'busy: its place went to a client that has fewer',
+    }
+
+
 def test_questions_that_cannot_be_answered_yet_or_ever(host, connect):
     host()
     client = connect()
