@@ -9,6 +9,7 @@ import argparse
 import array
 import itertools
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -47,9 +48,11 @@ def publish(
     """
     import rclpy
     from rclpy.qos import QoSProfile
+    from rclpy.signals import SignalHandlerOptions
     from sensor_msgs.msg import Image
 
-    rclpy.init()
+    # rclpy's own handlers would end its context beneath what follows.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('demo_camera')
     publisher = node.create_publisher(Image, 'image', QoSProfile(depth=2))
     deadline = time.monotonic() + 20
@@ -96,6 +99,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     seconds = min(arguments.seconds, 1e6)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         sent, seconds = publish(rate, frames, seconds, arguments.subscribers)
     except KeyboardInterrupt:

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 
+import pytest
 import rclpy
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 
-def test_ctrl_c_is_how_one_ends_a_camera():
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_how_one_ends_a_camera(number):
     command = [sys.executable, '-m', 'infinitevl_ros.cli.camera', '--seconds', '50']
     camera = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     rclpy.init()
@@ -22,7 +24,7 @@ def test_ctrl_c_is_how_one_ends_a_camera():
         while not images and time.monotonic() < deadline:
             rclpy.spin_once(node, timeout_sec=0.1)
         assert images
-        camera.send_signal(signal.SIGINT)
+        camera.send_signal(number)
         _, errors = camera.communicate(timeout=20)
         assert (camera.returncode, errors) == (0, '')
     finally:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 
+import pytest
 from conftest import node_command
 
 
@@ -20,6 +21,17 @@ def test_sigterm_at_any_time_is_a_clean_end(checkpoint):
         _, log = process.communicate(timeout=20)
         assert process.returncode in (0, -15), log
         assert 'Traceback' not in log
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_come_again_kill_nothing(number):
+    """As launch without a terminal and systemd send them: to all, and then to each."""
+    process = subprocess.Popen(node_command(), stderr=subprocess.PIPE, text=True)
+    assert any('the node is active' in line for line in process.stderr)
+    while process.poll() is None:
+        process.send_signal(number)
+        time.sleep(0.005)
+    assert process.returncode == 0, process.stderr.read()
 
 
 def test_a_device_that_is_not_there_is_one_line(checkpoint):
