@@ -4,6 +4,7 @@ The bag begins when the node is active: no frame is lost to the loading of the m
 """
 
 import asyncio
+import re
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -27,6 +28,7 @@ from infinitevl_ros.ros import launching
 # DDS tells of a new process at once, and again after 3 s to those who did not hear.
 DISCOVERY = '4'
 POLL = 0.5  # s
+POSITIVE = re.compile(r'\d+\.?\d*|\.\d+')
 
 
 class NodeIsActive(Event):
@@ -54,10 +56,16 @@ async def wait_until_active(context: LaunchContext, node: LifecycleNode) -> None
 
 
 def player(context: LaunchContext) -> ExecuteProcess:
-    """`ros2 bag play`; RuntimeError when the bag or rosbag2 is missing."""
+    """`ros2 bag play`; RuntimeError when the bag or rosbag2 is missing, or for a wrong rate.
+
+    It would complain itself, but only once the model is loaded.
+    """
     bag = Path(launching.value(context, 'bag')).expanduser()
     if not bag.exists():
         raise RuntimeError(f'bag is "{bag}", expected a bag: there is nothing')
+    rate = launching.value(context, 'rate')
+    if not POSITIVE.fullmatch(rate) or not float(rate):
+        raise RuntimeError(f'rate is "{rate}", expected a number above 0')
     try:
         get_package_prefix('ros2bag')
     except PackageNotFoundError:
@@ -65,7 +73,7 @@ def player(context: LaunchContext) -> ExecuteProcess:
             '"ros2 bag" is not there: install rosbag2 (apt install ros-$ROS_DISTRO-rosbag2)'
         ) from None
     command = ['ros2', 'bag', 'play', str(bag), '--clock', '--delay', DISCOVERY]
-    command += ['--rate', launching.value(context, 'rate')]
+    command += ['--rate', rate]
     if launching.value(context, 'loop') == 'true':
         command.append('--loop')
     # It has no terminal to read keys from.

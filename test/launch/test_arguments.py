@@ -83,3 +83,10 @@ def test_a_missing_bag_is_told(tmp_path):
     code, output = ros2_launch('replay.launch.py', f'bag:={tmp_path / "bag"}')
     assert code == 1
     assert f'bag is "{tmp_path / "bag"}"' in output
+
+
+@pytest.mark.parametrize('rate', ['0', '-1', 'fast', 'nan', '1e400'])
+def test_a_wrong_rate_is_told_before_anything_starts(tmp_path, rate):
+    code, output = ros2_launch('replay.launch.py', f'bag:={tmp_path}', f'rate:={rate}')
+    assert code == 1
+    assert f'rate is "{rate}", expected a number above 0' in output

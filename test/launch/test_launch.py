@@ -1,11 +1,14 @@
 """The launch files for real: the node comes up as told, answers its cameras and ends cleanly."""
 
+import time
+
 import pytest
 
 launch_pytest = pytest.importorskip(
     'launch_pytest', reason='launch is part of a ROS distribution, not of the wheels'
 )
 
+import numpy as np
 import yaml
 from launch import LaunchDescription
 from launch.actions import IncludeLaunchDescription
@@ -13,8 +16,13 @@ from launch.launch_description_sources import AnyLaunchDescriptionSource
 from launch.substitutions import PathJoinSubstitution
 from launch_pytest.actions import ReadyToTest
 from launch_ros.substitutions import FindPackageShare
+from rcl_interfaces.srv import GetParameters
+
+from infinitevl_ros.media.bag_writer import write_bag
+from infinitevl_ros.media.source import Shot
 
 WORDS = 5
+STAMPS = range(100 * 10**9, 103 * 10**9, 2 * 10**8)  # three seconds at 5 Hz
 
 
 @pytest.fixture
@@ -94,3 +102,34 @@ def demo():
 @pytest.mark.launch(fixture=demo)
 def test_the_demo_shows_its_node_something(robot):
     assert robot.first_answer('/demo/infinitevl_node').frames_seen > 0
+
+
+@launch_pytest.fixture
+def replay(checkpoint, tmp_path, params_file):
+    shots = (Shot(stamp, np.full((28, 28, 3), 7, np.uint8)) for stamp in STAMPS)
+    write_bag(tmp_path / 'bag', '/head/image_raw', shots)
+    return launched(
+        'replay.launch.py',
+        bag=tmp_path / 'bag',
+        image='/head/image_raw',
+        model=checkpoint,
+        transport='raw',
+        params_file=params_file,
+        namespace='replay',
+    )
+
+
+@pytest.mark.launch(fixture=replay)
+def test_a_bag_goes_through_whole_and_its_node_stays_for_questions(robot):
+    """From its first frame on, though the node has a model to load; and by the bag's clock."""
+    node, newest, deadline = '/replay/infinitevl_node', 0, time.monotonic() + 30
+    while newest < STAMPS[-1]:
+        assert time.monotonic() < deadline, f'the newest frame is of {newest} ns'
+        time.sleep(0.2)
+        answer = robot.first_answer(node)
+        newest = answer.last_stamp.sec * 10**9 + answer.last_stamp.nanosec
+    assert answer.frames_seen == len(STAMPS)
+    simulated = robot.call(GetParameters, f'{node}/get_parameters', names=['use_sim_time'])
+    assert simulated.values[0].bool_value
+    time.sleep(3)  # the player has ended meanwhile
+    assert robot.ask(node).frames_seen == len(STAMPS)
