@@ -1,7 +1,9 @@
 """The files of config/ do what they are for."""
 
+import array
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,16 +12,36 @@ from pathlib import Path
 import pytest
 import rclpy
 import yaml
-from ament_index_python.packages import get_package_share_directory
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from infinitevl_ros.msg import Caption
+from infinitevl_ros.ros.overlay import draw
 from infinitevl_ros.ros.parameters import Values
 from infinitevl_ros.srv import Query
+from infinitevl_ros.world.patrol import story
 
 FOLDER = Path(get_package_share_directory('infinitevl_ros')) / 'config'
 PRESETS = sorted(path.name for path in FOLDER.glob('*.yaml'))
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Classes of RViz Jazzy, as in its panel_factory.cpp and rviz_default_plugins' description of its
+# plugins; and the words of its qos_profile_property.cpp.
+RVIZ = {
+    'panel': {'rviz_common/Displays', 'rviz_common/Time', 'rviz_common/Views'},
+    'display': {'rviz_default_plugins/Image'},
+    'tool': {'rviz_default_plugins/Interact', 'rviz_default_plugins/MoveCamera'},
+    'view': {'rviz_default_plugins/Orbit', 'rviz_default_plugins/TopDownOrtho'},
+}
+HISTORY = {'Keep Last': HistoryPolicy.KEEP_LAST, 'Keep All': HistoryPolicy.KEEP_ALL}
+RELIABILITY = {
+    'Best Effort': ReliabilityPolicy.BEST_EFFORT,
+    'Reliable': ReliabilityPolicy.RELIABLE,
+}
+DURABILITY = {
+    'Volatile': DurabilityPolicy.VOLATILE,
+    'Transient Local': DurabilityPolicy.TRANSIENT_LOCAL,
+}
 FRAMES = 60
 # A camera in a process of its own; it ends when it is told to.
 CAMERA = f"""
@@ -50,6 +72,31 @@ def node():
     yield node
     node.destroy_node()
     rclpy.shutdown()
+
+
+@pytest.fixture
+def infinitevl_node():
+    """The node as it comes, with all of its default names."""
+    script = Path(get_package_prefix('infinitevl_ros'), 'lib', 'infinitevl_ros', 'infinitevl_node')
+    process = subprocess.Popen([sys.executable, script, '--ros-args', '-p', 'device:=cpu'])
+    yield
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+
+
+@pytest.fixture
+def rviz():
+    return yaml.safe_load((FOLDER / 'infinitevl.rviz').read_text())
+
+
+def until(node, condition):
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.1)
+    return condition()
 
 
 @pytest.mark.parametrize('preset', PRESETS)
@@ -97,3 +144,71 @@ def test_the_foxglove_layout_shows_every_panel_and_asks_a_valid_question():
     assert sorted(panels(layout['layout'])) == sorted(layout['configById'])
     request = json.loads(layout['configById']['CallService!query']['requestPayload'])
     assert set(request) == set(Query.Request.get_fields_and_field_types())
+
+
+def test_the_foxglove_layout_names_what_the_node_has(node, infinitevl_node):
+    panels = json.loads((FOLDER / 'foxglove.json').read_text())['configById']
+    topics = {
+        panels['Image!camera']['imageMode']['imageTopic']: 'sensor_msgs/msg/Image',
+        panels['Image!overlay']['imageMode']['imageTopic']: 'sensor_msgs/msg/Image',
+        panels['RawMessages!captions']['topicPath']: 'infinitevl_ros/msg/Caption',
+        panels['DiagnosticSummary!diagnostics']['topicToRender']: (
+            'diagnostic_msgs/msg/DiagnosticArray'
+        ),
+    }
+    service = (panels['CallService!query']['serviceName'], ['infinitevl_ros/srv/Query'])
+    wanted = {(name, (kind,)) for name, kind in topics.items()}
+
+    def there():
+        return {(name, tuple(kinds)) for name, kinds in node.get_topic_names_and_types()}
+
+    assert until(node, lambda: wanted <= there()), wanted - there()
+    assert service in node.get_service_names_and_types()
+
+
+def test_rviz_knows_every_class_of_its_configuration(rviz):
+    manager = rviz['Visualization Manager']
+    used = {
+        'panel': rviz['Panels'],
+        'display': manager['Displays'],
+        'tool': manager['Tools'],
+        'view': [manager['Views']['Current']],
+    }
+    for kind, parts in used.items():
+        assert parts
+        assert {part['Class'] for part in parts} <= RVIZ[kind]
+
+
+def test_rviz_shows_any_camera_and_what_the_node_says_of_it(node, infinitevl_node, rviz):
+    """As RViz subscribes; the camera is one of those that only best effort gets images of."""
+    shown = {}
+    for display in rviz['Visualization Manager']['Displays']:
+        assert display['Enabled'] is True
+        topic = display['Topic']
+        qos = QoSProfile(
+            depth=topic['Depth'],
+            history=HISTORY[topic['History Policy']],
+            reliability=RELIABILITY[topic['Reliability Policy']],
+            durability=DURABILITY[topic['Durability Policy']],
+        )
+
+        def show(image, name=display['Name']):
+            shown[name] = bytes(image.data)
+
+        node.create_subscription(Image, topic['Value'], show, qos)
+    captions = []
+    node.create_subscription(Caption, '/infinitevl_node/captions', captions.append, 1)
+    camera = node.create_publisher(Image, '/image', BEST_EFFORT)
+    pixels, _ = next(iter(story(seed=7, frames=1)))
+    height, width, _ = pixels.shape
+    picture = Image(height=height, width=width, encoding='rgb8', step=3 * width)
+    picture.data = array.array('B', pixels.tobytes())
+
+    def caption_is_shown():
+        picture.header.stamp.sec += 1  # a caption falls due every five seconds of these
+        camera.publish(picture)
+        return captions and shown.get('Overlay') == draw(pixels, captions[-1].text).tobytes()
+
+    assert until(node, caption_is_shown), (captions, shown.keys())
+    assert captions[-1].text
+    assert shown['Camera'] == pixels.tobytes()
