@@ -21,14 +21,18 @@ from ..engine.loading import DTYPES
 from ..engine.options import POSITIONS, PROMPT_LAYOUTS
 
 SMALLEST = 0.001  # of what is above 0: a period of less would round to none
+OR_OFF = f'at least {SMALLEST} if not 0'
 CAMERA_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
+# As `ros2 param describe` calls them.
+TYPES = {str: 'string', bool: 'boolean', int: 'integer', float: 'double', list: 'string array'}
 
 
 @dataclass(frozen=True)
 class Parameter:
     """One parameter. `limits`: least and greatest value; `choices`: all that a text may be.
 
-    `per_camera`: cameras with names have one each, `NAME.parameter`, whose default is this one.
+    `rule`: in words, what `_fault` holds a value to besides. `per_camera`: cameras with names have
+    one each, `NAME.parameter`, whose default is this one.
     """
 
     name: str
@@ -37,19 +41,19 @@ class Parameter:
     read_only: bool = False
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+    rule: str = ''
     per_camera: bool = False
 
     @property
+    def constraint(self) -> str:
+        return f'one of {", ".join(self.choices)}' if self.choices else self.rule
+
+    @property
     def descriptor(self) -> ParameterDescriptor:
-        constraints = []
-        if self.choices:
-            constraints.append(f'one of {", ".join(self.choices)}')
-        if self.name == 'frame_size':
-            constraints.append('a multiple of 28')
         descriptor = ParameterDescriptor(
             description=self.description,
             read_only=self.read_only,
-            additional_constraints=', '.join(constraints),
+            additional_constraints=self.constraint,
         )
         if self.limits and isinstance(self.default, float):
             low, high = self.limits
@@ -84,10 +88,10 @@ PARAMETERS = (
     Parameter(
         'frame_size',
         0,
-        'Side [pixels] of the square that frames are resized to, a multiple of 28; '
-        "0 takes the checkpoint's own.",
+        "Side [pixels] of the square that frames are resized to; 0 takes the checkpoint's own.",
         True,
         limits=(0, 1792),
+        rule='a multiple of 28',
     ),
     Parameter(
         'frames_per_grid',
@@ -125,6 +129,7 @@ PARAMETERS = (
         [''],
         'Names of the cameras, each with a memory of its own; one camera needs no name.',
         True,
+        rule='letters, digits and _, none twice',
     ),
     Parameter(
         'topic',
@@ -155,6 +160,7 @@ PARAMETERS = (
         0.0,
         'Most frames a second [Hz] that are taken, by their stamps; 0 takes every one.',
         limits=(0.0, 1000.0),
+        rule=OR_OFF,
         per_camera=True,
     ),
     Parameter(
@@ -196,14 +202,21 @@ PARAMETERS = (
         'Time [s] between savings of all memories as autosave, and once more when the node is '
         'deactivated or ends; 0: never.',
         limits=(0.0, 86400.0),
+        rule=OR_OFF,
     ),
     Parameter(
         'caption_period',
         5.0,
         'Stream time [s] between captions, by the stamps of the images; 0 turns them off.',
         limits=(0.0, 86400.0),
+        rule=OR_OFF,
     ),
-    Parameter('caption_prompt', CAPTION_PROMPT, 'What the model is asked for a caption.'),
+    Parameter(
+        'caption_prompt',
+        CAPTION_PROMPT,
+        'What the model is asked for a caption.',
+        rule='not empty',
+    ),
     Parameter(
         'caption_changes_only',
         False,
@@ -271,15 +284,22 @@ class Values:
 
 def table() -> str:
     """The table of parameters in README.md."""
-    rows = ['| parameter | default | |', '| --- | --- | --- |']
+    rows = ['| parameter | type and range | default | |', '| --- | --- | --- | --- |']
     for parameter in PARAMETERS:
         default = parameter.default
         if isinstance(default, bool):
             default = str(default).lower()
         elif not default or isinstance(default, list):
             default = repr(default)
-        stays = '' if parameter.read_only else ' *'
-        rows.append(f'| `{parameter.name}` | `{default}` | {parameter.description}{stays} |')
+        limits = '{:g} to {:g}'.format(*parameter.limits) if parameter.limits else ''
+        kind = TYPES[type(parameter.default)], limits, parameter.constraint
+        cells = (
+            f'`{parameter.name}`' + ('' if parameter.read_only else ' *'),
+            ', '.join(filter(None, kind)),
+            f'`{default}`',
+            parameter.description,
+        )
+        rows.append(f'| {" | ".join(cells)} |')
     return '\n'.join(rows)
 
 

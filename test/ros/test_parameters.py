@@ -7,11 +7,20 @@ import pytest
 import rclpy
 import yaml
 from ament_index_python.packages import get_package_share_directory
+from rcl_interfaces.msg import ParameterType
 from rclpy.parameter import Parameter
 
 from infinitevl_ros.ros.parameters import PARAMETERS, Values, table
 
 ROOT = Path(__file__).parents[2]
+# As `ros2 param describe` calls them.
+TYPES = {
+    ParameterType.PARAMETER_BOOL: 'boolean',
+    ParameterType.PARAMETER_INTEGER: 'integer',
+    ParameterType.PARAMETER_DOUBLE: 'double',
+    ParameterType.PARAMETER_STRING: 'string',
+    ParameterType.PARAMETER_STRING_ARRAY: 'string array',
+}
 
 
 @pytest.fixture
@@ -54,7 +63,26 @@ def test_other_configurations_change_what_there_is(name):
 
 
 def test_readme_has_the_table():
-    assert table() in (ROOT / 'README.md').read_text()
+    assert f'\n\n{table()}\n\n' in (ROOT / 'README.md').read_text()
+
+
+def test_the_table_tells_what_a_running_node_does(node):
+    """Name, type, range, default and read-only flag as `ros2 param` gets them."""
+    rows = [row.strip('| ').split(' | ') for row in table().splitlines()[2:]]
+    assert len(rows) == len(PARAMETERS)
+    for name, kind, default, description in rows:
+        name, _, star = name.partition(' ')
+        name, default = name.strip('`'), default.strip('`')
+        descriptor = node.describe_parameter(name)
+        parts = [TYPES[descriptor.type]]
+        for limits in (*descriptor.integer_range, *descriptor.floating_point_range):
+            parts.append(f'{limits.from_value:g} to {limits.to_value:g}')
+        if descriptor.additional_constraints:
+            parts.append(descriptor.additional_constraints)
+        assert kind == ', '.join(parts)
+        assert yaml.safe_load(default) == node.get_parameter(name).value
+        assert descriptor.description == description
+        assert descriptor.read_only == (star != '*')
 
 
 def test_every_parameter_is_read():
