@@ -25,7 +25,7 @@ RELIABILITY = {
     'reliable': ReliabilityPolicy.RELIABLE,
     'best_effort': ReliabilityPolicy.BEST_EFFORT,
 }
-UNKNOWN = '_NODE_NAME_UNKNOWN_'
+UNKNOWN, SOMEONE = '_NODE_NAME_UNKNOWN_', 'a publisher'
 
 
 class ImageSubscription:
@@ -76,7 +76,7 @@ class ImageSubscription:
         for publisher in self._node.get_publishers_info_by_topic(self.topic):
             name = f'{publisher.node_namespace.rstrip("/")}/{publisher.node_name}'
             if UNKNOWN in name:  # just discovered, its node's name is still to come
-                name = 'a publisher'
+                name = SOMEONE
             if publisher.topic_type != wanted:
                 return (
                     f'{self.topic}: {name} publishes {publisher.topic_type}, subscribed is '
@@ -95,9 +95,11 @@ class ImageSubscription:
 
     def warn(self, mismatch: str) -> None:
         """Log a mismatch, once while it lasts; DDS reports none of another type."""
-        if mismatch != self._warned:
-            self._warned = mismatch
+        _, someone, fault = self._warned.partition(SOMEONE)
+        only_named = someone and mismatch.endswith(fault)  # told of before its name had come
+        if mismatch != self._warned and not only_named:
             self._node.get_logger().warning(mismatch)
+        self._warned = mismatch
 
     def destroy(self) -> None:
         if self._retry is not None:
