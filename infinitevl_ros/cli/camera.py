@@ -99,7 +99,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     seconds = min(arguments.seconds, 1e6)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background ignores one
+        signal.signal(number, signal.default_int_handler)
     try:
         sent, seconds = publish(rate, frames, seconds, arguments.subscribers)
     except KeyboardInterrupt:
