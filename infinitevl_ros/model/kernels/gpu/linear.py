@@ -292,9 +292,9 @@ def _vector_product(
     factor = 1.0
     if norm is not None:
         factor = tl.rsqrt(tl.sum(squares, 0) / width + eps)
-    y = _finish(tl.sum(sums, 1) * factor, n, inside, scale, bias)
+    y = finish(tl.sum(sums, 1) * factor, n, inside, scale, bias)
     if SWIGLU:
-        up = _finish(tl.sum(up_sums, 1) * factor, n + rows, inside, scale, bias)
+        up = finish(tl.sum(up_sums, 1) * factor, n + rows, inside, scale, bias)
         y = y * tl.sigmoid(y) * up
     if residual is not None:
         y += tl.load(residual + n, mask=inside, other=0).to(tl.float32)
@@ -302,7 +302,8 @@ def _vector_product(
 
 
 @triton.jit
-def _finish(y, n, inside, scale, bias):
+def finish(y, n, inside, scale, bias):
+    """Outputs n, the last axis of y, with what their weights' rows have beside them."""
     if scale is not None:
         y *= tl.load(scale + n, mask=inside, other=0)
     if bias is not None:

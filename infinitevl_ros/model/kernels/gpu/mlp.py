@@ -11,7 +11,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...weights import Fp8, Mlp
-from .linear import is_one, norm_linear, normed, product, share_of, warps_for
+from .linear import finish, is_one, norm_linear, normed, product, share_of, warps_for
 
 # Tokens whose tiles keep a GPU busy in one kernel with SwiGLU; with fewer the library is faster.
 MANY = 512
@@ -114,21 +114,12 @@ def _swiglu_product(
         rows = weight.load([0, n0, k]).reshape(2 * BLOCK_N, BLOCK_K)
         both = tl.dot(x.load([m0, k]), rows.T, both)
     m, n = m0 + tl.arange(0, BLOCK_M), n0 + tl.arange(0, BLOCK_N)
+    inside = n < inner
+    if x_scale is not None:
+        both *= tl.load(x_scale + m, mask=m < tokens, other=0)[:, None]
     gate, up = both.reshape(BLOCK_M, 2, BLOCK_N).permute(0, 2, 1).split()
-    gate = _finished(gate, x_scale, scale, bias, m, n, tokens, inner, 0)
-    up = _finished(up, x_scale, scale, bias, m, n, tokens, inner, inner)
+    gate = finish(gate, n, inside, scale, bias)
+    up = finish(up, inner + n, inside, scale, bias)
     place = out + m.to(tl.int64)[:, None] * inner + n
     y = gate * tl.sigmoid(gate) * up
-    tl.store(place, y.to(out.dtype.element_ty), mask=(m < tokens)[:, None] & (n < inner))
-
-
-@triton.jit
-def _finished(y, x_scale, scale, bias, m, n, tokens, inner, first):
-    """One half of the outputs, whose rows of the weight begin with `first`."""
-    inside = n < inner
-    if scale is not None:
-        y *= tl.load(x_scale + m, mask=m < tokens, other=0)[:, None]
-        y *= tl.load(scale + first + n, mask=inside, other=0)
-    if bias is not None:
-        y += tl.load(bias + first + n, mask=inside, other=0).to(tl.float32)
-    return y
+    tl.store(place, y.to(out.dtype.element_ty), mask=(m < tokens)[:, None] & inside)
