@@ -17,7 +17,7 @@ from .options import Options
 from .runner import Picture
 from .steps import Geometry, frame_turn
 
-PIECE = 2**19  # bytes of a frame that are copied at once
+PIECE = 2**20  # bytes of a frame that are copied at once
 # Vision blocks that a GPU works on for as long as the launch of the others takes.
 FIRST_BLOCKS = 4
 

@@ -81,11 +81,11 @@ def patches(
     )  # fmt: skip
     patch_count = (height // side) * (width // side)
     out = torch.empty(count, patch_count, config.patch_values, dtype=dtype, device=frames.device)
-    _resize_height[(height, triton.cdiv(width, 128), count * config.temporal_patch_size)](
+    _resize_height[(height, triton.cdiv(3 * width, 256), count * config.temporal_patch_size)](
         rows, sizes, starts[0], weights[0], pixel_statistics(frames.device), out, height, width,
         weights[0].shape[-1], grids,
         LONGEST_SIDE, side, config.spatial_merge_size, config.temporal_patch_size,
-        128, num_warps=4,
+        256, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -104,16 +104,18 @@ def _resize_width(
         inside = x < width
         line = frames + f.to(tl.int64) * frame_bytes + y * source * 3
         start = tl.load(starts + f * width + x, mask=inside, other=0)
+        red = tl.zeros((BLOCK,), tl.float32)
+        green, blue = red, red
+        for i in range(used):
+            w = tl.load(weights + (f * width + x) * taps + i, mask=inside, other=0)
+            p, there = line + (start + i) * 3, inside & (start + i < source)
+            red += w * tl.load(p, mask=there, other=0).to(tl.float32)
+            green += w * tl.load(p + 1, mask=there, other=0).to(tl.float32)
+            blue += w * tl.load(p + 2, mask=there, other=0).to(tl.float32)
         out = rows + ((f * LONGEST + y) * width + x) * 3
-        for c in tl.static_range(3):
-            total = tl.zeros((BLOCK,), tl.float32)
-            for i in range(used):
-                w = tl.load(weights + (f * width + x) * taps + i, mask=inside, other=0)
-                p = start + i
-                pixel = tl.load(line + p * 3 + c, mask=inside & (p < source), other=0)
-                total += w * pixel.to(tl.float32)
-            total = tl.minimum(tl.maximum(_round(total), 0.0), 255.0)
-            tl.store(out + c, total.to(tl.uint8), mask=inside)
+        tl.store(out, _whole(red).to(tl.uint8), mask=inside)
+        tl.store(out + 1, _whole(green).to(tl.uint8), mask=inside)
+        tl.store(out + 2, _whole(blue).to(tl.uint8), mask=inside)
 
 
 @triton.jit
@@ -122,34 +124,32 @@ def _resize_height(
     LONGEST: tl.constexpr, SIDE: tl.constexpr, MERGE: tl.constexpr, SLOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One output row of one temporal slot: the other axis, then each pixel to its patch."""
+    """One output row of one temporal slot: the other axis, then each value to its patch."""
     y, block, slot = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     frame, time = slot // SLOTS, slot % SLOTS
     f = frame * grids + tl.minimum(time, grids - 1)
-    x = block * BLOCK + tl.arange(0, BLOCK)
-    inside = x < width
+    value = block * BLOCK + tl.arange(0, BLOCK)  # of a row, three to a pixel
+    inside = value < 3 * width
     start, used = tl.load(starts + f * height + y), tl.load(sizes + 4 * f + 2)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for i in range(used):
+        w = tl.load(weights + (f * height + y) * taps + i)
+        line = rows + (f * LONGEST + tl.minimum(start + i, LONGEST - 1)) * width * 3
+        # What lies beyond the frame was never written, but is a byte that weighs nothing.
+        total += w * tl.load(line + value, mask=inside, other=0).to(tl.float32)
+    x, c = value // 3, value % 3
+    mean, deviation = tl.load(statistics + c), tl.load(statistics + 3 + c)
+    normed = (_whole(total) / 255.0 - mean) / deviation
     # Merged blocks row by row, patches within a block row by row, (channel, time, y, x) within.
     unit: tl.constexpr = SIDE * MERGE
     patch = (y // unit * (width // unit) + x // unit) * MERGE * MERGE
     patch += y % unit // SIDE * MERGE + x % unit // SIDE
     place = out + (frame * (height // SIDE) * (width // SIDE) + patch) * 3 * SLOTS * SIDE * SIDE
-    place += (time * SIDE + y % SIDE) * SIDE + x % SIDE
-    for c in tl.static_range(3):
-        total = tl.zeros((BLOCK,), tl.float32)
-        for i in range(used):
-            w = tl.load(weights + (f * height + y) * taps + i)
-            line = rows + ((f * LONGEST + tl.minimum(start + i, LONGEST - 1)) * width + x) * 3
-            # What lies beyond the frame was never written, but is a byte that weighs nothing.
-            pixel = tl.load(line + c, mask=inside, other=0)
-            total += w * pixel.to(tl.float32)
-        total = tl.minimum(tl.maximum(_round(total), 0.0), 255.0)
-        mean, deviation = tl.load(statistics + c), tl.load(statistics + 3 + c)
-        value = (total / 255.0 - mean) / deviation
-        tl.store(place + c * SLOTS * SIDE * SIDE, value.to(out.dtype.element_ty), mask=inside)
+    place += ((c * SLOTS + time) * SIDE + y % SIDE) * SIDE + x % SIDE
+    tl.store(place, normed.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _round(x):
-    """To the nearest whole number, halves to even: exact for |x| under 2 ** 22."""
-    return (x + 12582912.0) - 12582912.0
+def _whole(x):
+    """The nearest whole number from 0 to 255, halves to even: exact for |x| under 2 ** 22."""
+    return tl.minimum(tl.maximum((x + 12582912.0) - 12582912.0, 0.0), 255.0)
