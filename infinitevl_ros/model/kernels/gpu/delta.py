@@ -93,7 +93,7 @@ def _chunks(
     _scan_chunks[(value // columns, heads, batch)](
         convolved, solved, attended, decay, recurrent, o, turn.rows, tokens, channels,
         recurrent.stride(0), heads, key, value, CHUNK, columns, precision,
-        num_warps=4, num_stages=3,
+        num_warps=4, num_stages=2,
     )  # fmt: skip
 
 
@@ -133,9 +133,12 @@ def _short_conv(
         w = tl.load(weight + c * TAPS + i).to(tl.float32)
         new = (s >= 0) & (s < tokens)
         value = tl.load(x + s[:, None] * width + c, mask=new[:, None], other=0)
-        slot = (first + s + TAPS) % TAPS
-        old = tl.load(history + slot[:, None] * channels + c, mask=(s < 0)[:, None], other=0)
-        y += (value + old).to(tl.float32) * w
+        if block == 0:
+            slot = (first + s + TAPS) % TAPS
+            value += tl.load(
+                history + slot[:, None] * channels + c, mask=(s < 0)[:, None], other=0
+            )
+        y += value.to(tl.float32) * w
     y = _silu(y)
     if head < 2 * HEADS:
         y *= tl.rsqrt(tl.sum(y * y, 1) + 1e-6)[:, None]
@@ -258,12 +261,16 @@ def _scan_chunks(
     HEADS: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, CHUNK: tl.constexpr,
     COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Chunk after chunk for some value columns of a head, which do not mix with the others."""
+    """Chunk after chunk for some value columns of a head, which do not mix with the others.
+
+    All is transposed: the state [COLUMNS, KEY] is then on the left of the products that read it,
+    where it need not leave its registers.
+    """
     column, head, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     i, d = tl.arange(0, CHUNK), tl.arange(0, KEY)
-    v = column * COLUMNS + tl.arange(0, COLUMNS)
+    v = column * COLUMNS + tl.arange(0, COLUMNS)[:, None]
     place = recurrent + tl.load(rows + b) * recurrent_row
-    place += (head * KEY + d[:, None]) * VALUE + v
+    place += (head * KEY + d) * VALUE + v
     state = tl.load(place)
     qkv += b.to(tl.int64) * tokens * channels
     out += b.to(tl.int64) * tokens * HEADS * VALUE
@@ -271,34 +278,34 @@ def _scan_chunks(
     values = qkv + 2 * HEADS * KEY + head * VALUE + v
     for chunk in range(0, chunks):
         t = chunk * CHUNK + i
-        inside = (t < tokens)[:, None]
+        inside = t < tokens
         n = (b * HEADS + head) * chunks + chunk
         # First what no product waits for: it is not loaded ahead of the chunk's turn.
-        value = tl.load(values + t[:, None] * channels, mask=inside, other=0).to(tl.float32)
+        value = tl.load(values + t * channels, mask=inside[None, :], other=0).to(tl.float32)
         total = tl.load(decay + n * CHUNK + i)
         last = tl.load(decay + n * CHUNK + CHUNK - 1)
         token = qkv + t[:, None] * channels
-        q = tl.load(token + head * KEY + d, mask=inside, other=0)
-        k = tl.load(token + (HEADS + head) * KEY + d, mask=inside, other=0)
+        q = tl.load(token + head * KEY + d, mask=inside[:, None], other=0)
+        k = tl.load(token + (HEADS + head) * KEY + d, mask=inside[:, None], other=0)
         square = (n * CHUNK + i[:, None]) * CHUNK + i[None, :]
-        carried = tl.exp(total)[:, None]
-        wanted = value - carried * _dot(k, state, PRECISION)
-        change = tl.dot(tl.load(solved + square), wanted, input_precision=PRECISION)
-        o = carried * _dot(q, state, PRECISION)
-        o += tl.dot(tl.load(attended + square), change, input_precision=PRECISION)
-        tl.store(out + (t[:, None] * HEADS + head) * VALUE + v, o, mask=inside)
-        change *= tl.exp(last - total)[:, None]
-        state = tl.exp(last) * state + _dot(tl.trans(k), change, PRECISION)
+        carried = tl.exp(total)
+        wanted = value - carried * _dot(state, k.T, PRECISION)
+        change = tl.dot(wanted, tl.load(solved + square).T, input_precision=PRECISION)
+        o = carried * _dot(state, q.T, PRECISION)
+        o += tl.dot(change, tl.load(attended + square).T, input_precision=PRECISION)
+        tl.store(out + (t * HEADS + head) * VALUE + v, o, mask=inside[None, :])
+        change *= tl.exp(last - total)
+        state = tl.exp(last) * state + _dot(change, k, PRECISION)
     tl.store(place, state)
 
 
 @triton.jit
 def _dot(a, b, PRECISION: tl.constexpr):
-    """A @ b for float32 b: with bfloat16 a, as two products that keep 16 bits of b."""
-    if a.dtype == tl.bfloat16:
-        high = b.to(tl.bfloat16)
-        low = (b - high.to(tl.float32)).to(tl.bfloat16)
-        return tl.dot(a, low, tl.dot(a, high))
+    """A @ b for float32 a: with bfloat16 b, as two products that keep 16 bits of a."""
+    if b.dtype == tl.bfloat16:
+        high = a.to(tl.bfloat16)
+        low = (a - high.to(tl.float32)).to(tl.bfloat16)
+        return tl.dot(low, b, tl.dot(high, b))
     else:
         return tl.dot(a, b, input_precision=PRECISION)
 
