@@ -247,15 +247,18 @@ def test_mixers_over_three_windows(golden, size, dtype):
 @pytest.mark.parametrize('dtype', BOUNDS)
 @pytest.mark.parametrize(('heads', 'width'), [(2, 16), (16, 80)])
 def test_segment_attention(heads, width, dtype):
-    angle = torch.randn(1, 128, width // 2, device='cuda').repeat(1, 1, 2)
-    rope = angle.cos(), angle.sin()
-    valid = torch.rand(2, 64, device='cuda') > 0.3
-    valid[:, 0] = True
-    for length, mask in ((64, None), (128, None), (64, valid), (128, valid.view(1, 128))):
-        qkv = normal(2, 128, 3 * heads * width, dtype=dtype)
+    cases = [(128, 64, False), (128, 128, False), (128, 64, True), (128, 128, True)]
+    cases += [(1024, 1024, False), (400, 200, False), (400, 200, True), (400, 400, True)]
+    for slots, length, masked in cases:
+        angle = torch.randn(1, slots, width // 2, device='cuda').repeat(1, 1, 2)
+        rope = angle.cos(), angle.sin()
+        valid = torch.rand(slots // length, length, device='cuda') > 0.3
+        valid[:, 0] = True
+        mask = valid if masked else None
+        qkv = normal(2, slots, 3 * heads * width, dtype=dtype)
         wanted = plain.segment_attention(qkv, rope, heads, length, mask)
         found = gpu.segment_attention(qkv.clone(), rope, heads, length, mask)
-        if mask is not None:
+        if masked:
             found, wanted = (x[:, valid.flatten()] for x in (found, wanted))
         close(found, wanted, BOUNDS[dtype])
 

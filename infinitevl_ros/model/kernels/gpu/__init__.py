@@ -1,9 +1,10 @@
 """Triton kernels for NVIDIA GPUs, with the interface of `plain`."""
 
-from .attention import segment_attention, sliding_attention
+from .attention import sliding_attention
 from .delta import gated_delta_net
 from .linear import linear_add, norm_linear, quantise_weight, rms_norm, scores
 from .mlp import norm_swiglu
+from .segments import segment_attention
 
 __all__ = [
     'gated_delta_net',
