@@ -43,4 +43,4 @@ def operators(compiled: bool) -> SimpleNamespace:
     if compiled:
         torch._dynamo.config.recompile_limit = 64
         found = {name: torch.compile(f, dynamic=True) for name, f in found.items()}
-    return SimpleNamespace(**found)
+    return SimpleNamespace(**found, settled=plain.settled)

@@ -124,15 +124,15 @@ def run_blocks(weights: Weights, x: Tensor, plan: Layout, part: slice = slice(No
     config, kernels = weights.config.vision, weights.kernels
     for i, block in list(enumerate(weights.vision.blocks))[part]:
         mixer, mlp = block.mixer, block.mlp
-        windowed = i not in config.fullatt_block_indexes
-        length = plan.window if windowed else x.shape[1]
-        valid = None if plan.valid is None else plan.valid.view(-1, length)
         qkv = kernels.norm_linear(x, block.norm1, NORM_EPS, mixer.qkv, mixer.qkv_bias)
+        windowed = i not in config.fullatt_block_indexes
+        length = plan.window if windowed else qkv.shape[1]
+        valid = None if plan.valid is None else plan.valid.view(-1, length)
         o = kernels.segment_attention(qkv, (plan.cos, plan.sin), config.num_heads, length, valid)
         x = kernels.linear_add(o, mixer.out, mixer.out_bias, x)
         inner = kernels.norm_swiglu(x, block.norm2, NORM_EPS, mlp)
         x = kernels.linear_add(inner, mlp.down, mlp.down_bias, x)
-    return x
+    return kernels.settled(x)
 
 
 def merge(weights: Weights, x: Tensor, plan: Layout) -> Tensor:

@@ -18,7 +18,7 @@ class Fp8:
     """A matrix in 8 bits, float8_e4m3fn [N, K]; row n times `scale` [N] is what it stands for.
 
     `wide` is the matrix itself, where products with many tokens gain nothing from 8 bits. Also
-    inputs [.., K], whose rows have a `scale` for each share of their columns, [shares, rows].
+    inputs [.., K], whose rows have a `scale` each.
     """
 
     values: Tensor
@@ -31,6 +31,8 @@ class Mlp:
     """SwiGLU: `gate_up` [2 I, D] holds the gate's rows, then the up rows; `down` [D, I].
 
     `shift` [D] is still to be added to what the norm before it reads; `down` adds it for good.
+    Where `down` is in 8 bits, the inner values are multiplied by `inner_scale` [I], which its
+    columns make up for.
     """
 
     gate_up: Tensor
@@ -38,6 +40,7 @@ class Mlp:
     gate_up_bias: Tensor | None = None
     down_bias: Tensor | None = None
     shift: Tensor | None = None
+    inner_scale: Tensor | None = None
 
 
 @dataclass

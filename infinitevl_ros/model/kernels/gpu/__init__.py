@@ -2,7 +2,7 @@
 
 from .attention import sliding_attention
 from .delta import gated_delta_net
-from .linear import linear_add, norm_linear, quantise_weight, rms_norm, scores
+from .linear import linear_add, norm_linear, quantise_weight, rms_norm, scores, settled
 from .mlp import norm_swiglu
 from .segments import segment_attention
 
@@ -15,5 +15,6 @@ __all__ = [
     'rms_norm',
     'scores',
     'segment_attention',
+    'settled',
     'sliding_attention',
 ]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...config import ModelConfig
 from ...state import Turn
-from ...weights import GatedDeltaNet
+from ...weights import Fp8, GatedDeltaNet
+from .linear import in_8_bits
 
 CHUNK = 32  # tokens solved for at once
 VALUES = 32  # columns of a state that one program holds
@@ -27,20 +28,26 @@ def gated_delta_net(
     recurrent: Tensor,
     turn: Turn,
     config: ModelConfig,
-) -> Tensor:
-    """See `plain.gated_delta_net`."""
+) -> Tensor | Fp8:
+    """See `plain.gated_delta_net`; in 8 bits where `mixer.out` takes many tokens so."""
     batch, tokens, width = projected.shape
     heads, key, value = config.num_linear_heads, config.linear_head_dim, config.linear_value_dim
     o = projected.new_empty(batch, tokens, heads, value, dtype=torch.float32)
     run = _step if tokens == 1 else _chunks
     run(projected, mixer, conv, recurrent, turn, config, o)
-    out = projected.new_empty(batch, tokens, heads * value)
-    gates = projected[..., heads * (2 * key + value) :]
-    group = 4 if tokens > 1 else 1
-    _gated_norm[(batch * tokens, triton.cdiv(heads, group))](
-        o, gates, mixer.norm, out, width, config.norm_eps, heads, value, group, num_warps=group
+    fp8, scales = tokens > 1 and in_8_bits(mixer.out), None
+    out = projected.new_empty(
+        batch, tokens, heads * value, dtype=torch.float8_e4m3fn if fp8 else None
     )
-    return out
+    group = 4 if tokens > 1 else 1
+    if fp8:  # a scale for the whole token
+        scales, group = o.new_empty(batch * tokens), triton.next_power_of_2(heads)
+    gates = projected[..., heads * (2 * key + value) :]
+    _gated_norm[(batch * tokens, triton.cdiv(heads, group))](
+        o, gates, mixer.norm, out, scales, width, config.norm_eps, heads, value, group,
+        num_warps=min(8, group),
+    )  # fmt: skip
+    return Fp8(out, scales) if fp8 else out
 
 
 def _step(
@@ -365,10 +372,10 @@ def _delta_step(
 
 @triton.jit
 def _gated_norm(
-    x, gates, weight, out, width, eps, HEADS: tl.constexpr, VALUE: tl.constexpr,
+    x, gates, weight, out, scales, width, eps, HEADS: tl.constexpr, VALUE: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
-    """rms_norm(x) * SiLU(gate) of some heads of one token."""
+    """rms_norm(x) * SiLU(gate) of some heads of one token; in 8 bits where there are `scales`."""
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1) * GROUP + tl.arange(0, GROUP)
     place = head[:, None] * VALUE + tl.arange(0, VALUE)
     inside = (head < HEADS)[:, None]
@@ -376,5 +383,9 @@ def _gated_norm(
     gate = tl.load(gates + token * width + place, mask=inside, other=0).to(tl.float32)
     value *= tl.rsqrt(tl.sum(value * value, 1) / VALUE + eps)[:, None]
     value *= tl.load(weight + tl.arange(0, VALUE)).to(tl.float32) * _silu(gate)
+    if scales is not None:
+        scale = tl.maximum(tl.max(tl.max(tl.abs(value), 1), 0), 1e-12) / 448.0
+        tl.store(scales + token, scale)
+        value *= 1.0 / scale
     place += token * HEADS * VALUE
     tl.store(out + place, value.to(out.dtype.element_ty), mask=inside)

@@ -14,8 +14,10 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from ...weights import Fp8
 
 FP8_MAX = 448.0  # largest number of float8_e4m3fn
-# Inputs of a product into the residual stream that make it worth another share of its own.
-SHARE = 2752
+NORM_WARP = 256  # values of a row for each warp of its norm
+# Programs that keep a GPU busy, and inputs that are worth a program of their own.
+PROGRAMS = 256
+SHARE = 1376
 
 
 @dataclass
@@ -55,18 +57,37 @@ def norm_linear(
     if isinstance(x, Tensor) and is_one(x):
         x = x.contiguous() if shift is None else x + shift
         return product(x, weight, bias, norm=norm, eps=eps, dtype=norm.dtype)
-    if isinstance(weight, Fp8) and weight.wide is None:
-        return _fp8_linear(normed(x, norm, eps, shift, fp8=True), weight, bias, norm.dtype)
-    wide = weight.wide if isinstance(weight, Fp8) else weight
-    return F.linear(normed(x, norm, eps, shift, fp8=False), wide, bias)
+    return project(normed(x, norm, eps, shift, in_8_bits(weight)), weight, bias, norm.dtype)
+
+
+def in_8_bits(weight: Tensor | Fp8) -> bool:
+    """Whether a product of many tokens with it is made in 8 bits."""
+    return isinstance(weight, Fp8) and weight.wide is None
+
+
+def project(
+    x: Tensor | Fp8, weight: Tensor | Fp8, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Many tokens x [.., K] @ weight.T + bias by the library; in 8 bits where x is."""
+    if isinstance(x, Tensor):
+        return F.linear(x, weight.wide if isinstance(weight, Fp8) else weight, bias)
+    y = torch._scaled_mm(
+        x.values.view(-1, x.values.shape[-1]),
+        weight.values.T,
+        x.scale[:, None],
+        weight.scale[None],
+        bias=bias,
+        out_dtype=dtype,
+        use_fast_accum=True,
+    )
+    return y.view(*x.values.shape[:-1], -1)
 
 
 def linear_add(
     x: Tensor | Fp8, weight: Tensor | Fp8, bias: Tensor | None, residual: Tensor | Unsummed
 ) -> Tensor | Unsummed:
     """See `plain.linear_add`; adds to `residual` in place, or leaves that to the next norm."""
-    if isinstance(residual, Unsummed):
-        residual = residual.sum()
+    residual = settled(residual)
     if isinstance(x, Fp8):
         return _add_fp8(residual, x, weight, bias)
     if is_one(x):
@@ -81,6 +102,11 @@ def linear_add(
     else:
         torch.addmm(total, x, weight.T, out_dtype=total.dtype, out=total)
     return residual
+
+
+def settled(x: Tensor | Unsummed) -> Tensor:
+    """See `plain.settled`."""
+    return x.sum() if isinstance(x, Unsummed) else x
 
 
 def scores(hidden: Tensor, head: Tensor) -> Tensor:
@@ -106,18 +132,27 @@ def warps_for(block: int) -> int:
 
 
 def normed(
-    x: Tensor | Unsummed, weight: Tensor, eps: float, shift: Tensor | None, fp8: bool
+    x: Tensor | Unsummed,
+    weight: Tensor,
+    eps: float,
+    shift: Tensor | None,
+    fp8: bool,
+    reach: Tensor | None = None,
 ) -> Tensor | Fp8:
-    """RMS norm of x + shift, in the weight's type or in 8 bits; an Unsummed is summed by it."""
+    """RMS norm of x + shift, in the weight's type or in 8 bits; an Unsummed is summed by it.
+
+    `reach` [tokens], if given, becomes 1 / FP8_MAX of 1 + the square of each row's length.
+    """
     if isinstance(x, Tensor):
         x = Unsummed(x.contiguous(), None, None)
     stream, width = x.stream, x.stream.shape[-1]
     rows, block = stream.numel() // width, triton.next_power_of_2(width)
+    warps = min(8, max(1, block // NORM_WARP))
     out = torch.empty_like(stream, dtype=torch.float8_e4m3fn if fp8 else weight.dtype)
     scales = stream.new_empty(rows, dtype=torch.float32) if fp8 else None
     _rms_norm[(rows,)](
-        stream, x.parts, x.bias, shift, weight, out, scales, width, eps,
-        0 if x.parts is None else len(x.parts), block, num_warps=warps_for(block),
+        stream, x.parts, x.bias, shift, weight, out, scales, reach, width, eps,
+        0 if x.parts is None else len(x.parts), block, num_warps=warps,
     )  # fmt: skip
     x.parts = None
     return Fp8(out, scales) if fp8 else out
@@ -133,42 +168,30 @@ def _add(residual: Tensor, parts: Tensor, bias: Tensor | None) -> Tensor:
     return residual
 
 
-def share_of(width: int) -> int:
-    """How many of `width` inputs a program of `_fp8_part` takes, a whole number of its steps."""
-    return triton.cdiv(width, max(1, width // SHARE) * 128) * 128
-
-
-def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsummed:
+def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Tensor | Unsummed:
     """Residual [.., N] + x [.., K] @ weight.T + bias.
 
-    Too few tiles to keep a GPU busy, so each is made in shares of the inputs, which are added up
-    in a fixed order.
+    Where there are too few tiles to keep a GPU busy, each is made in shares of the inputs, which
+    are added up in a fixed order.
     """
     rows, width = weight.values.shape
     values = x.values.view(-1, width)
-    tokens, shares = len(values), len(x.scale)
-    parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
-    block_m, block_n, block_k = 64 if tokens <= 64 else 128, 64, 128
-    _fp8_part[(triton.cdiv(rows, block_n), shares, triton.cdiv(tokens, block_m))](
+    tokens = len(values)
+    block_m, block_n, block_k = (128, 64, 128) if tokens > 64 else (64, 128, 128)
+    tiles = triton.cdiv(rows, block_n), triton.cdiv(tokens, block_m)
+    shares = max(1, min(triton.cdiv(PROGRAMS, tiles[0] * tiles[1]), width // SHARE))
+    parts = None
+    if shares > 1:
+        parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
+    _fp8_part[(tiles[0], shares, tiles[1])](
         TensorDescriptor.from_tensor(values, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight.values, [block_n, block_k]),
-        x.scale, weight.scale, parts, tokens, rows, width, share_of(width),
-        block_m, block_n, block_k, num_warps=4, num_stages=4,
+        x.scale, weight.scale, parts, residual, bias, tokens, rows, width,
+        triton.cdiv(width, shares * block_k) * block_k, block_m, block_n, block_k, num_warps=4,
+        # With one less a multiprocessor has room for a third program.
+        num_stages=4 if tiles[0] * shares * tiles[1] <= PROGRAMS else 3,
     )  # fmt: skip
-    return Unsummed(residual, parts, bias)
-
-
-def _fp8_linear(x: Fp8, weight: Fp8, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    y = torch._scaled_mm(
-        x.values.view(-1, x.values.shape[-1]),
-        weight.values.T,
-        x.scale[:, None],
-        weight.scale[None],
-        bias=bias,
-        out_dtype=dtype,
-        use_fast_accum=True,
-    )
-    return y.view(*x.values.shape[:-1], -1)
+    return residual if parts is None else Unsummed(residual, parts, bias)
 
 
 def product(
@@ -179,6 +202,7 @@ def product(
     eps: float = 0.0,
     residual: Tensor | None = None,
     swiglu: bool = False,
+    inner_scale: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """A projection of one vector x [..., K], with what stands around it in the same kernel."""
@@ -193,15 +217,15 @@ def product(
     block_n, block_k, warps = (8, 512, 2) if norm is not None else (4, 2048, 4)
     block_n, block_k = block_n // (1 + swiglu), min(block_k, triton.next_power_of_2(width))
     _vector_product[(triton.cdiv(rows, block_n),)](
-        x, matrix, scale, bias, norm, residual, out, rows, width, eps, swiglu, block_n, block_k,
-        num_warps=warps,
+        x, matrix, scale, bias, norm, residual, inner_scale, out, rows, width, eps, swiglu,
+        block_n, block_k, num_warps=warps,
     )  # fmt: skip
     return out
 
 
 @triton.jit
 def _rms_norm(
-    x, parts, bias, shift, weight, out, scales, width, eps, PARTS: tl.constexpr,
+    x, parts, bias, shift, weight, out, scales, reach, width, eps, PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The norm of a row of x + shift, in 8 bits where there are `scales`; first, x += parts."""
@@ -213,31 +237,48 @@ def _rms_norm(
         tl.store(x + row * width + i, value.to(x.dtype.element_ty), mask=inside)
     if shift is not None:
         value += tl.load(shift + i, mask=inside, other=0).to(tl.float32)
-    value *= tl.rsqrt(tl.sum(value * value, 0) / width + eps)
-    value *= tl.load(weight + i, mask=inside, other=0).to(tl.float32)
+    weighted = value * tl.load(weight + i, mask=inside, other=0).to(tl.float32)
+    # In one go, as each reduction makes all warps wait.
+    squares, weighted_squares, most = tl.reduce(
+        (value * value, weighted * weighted, tl.abs(weighted)), 0, _sums_and_most
+    )
+    factor = tl.rsqrt(squares / width + eps)
+    if reach is not None:
+        tl.store(reach + row, (1 + weighted_squares * factor * factor) / 448.0)
     if scales is not None:
-        scale = tl.maximum(tl.max(tl.abs(value), 0), 1e-12) / 448.0
-        tl.store(scales + row, scale)
-        value /= scale
-    tl.store(out + row * width + i, value.to(out.dtype.element_ty), mask=inside)
+        most = tl.maximum(most * factor, 1e-12)
+        tl.store(scales + row, most / 448.0)
+        factor *= 448.0 / most
+    tl.store(out + row * width + i, (weighted * factor).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _sums_and_most(a, b, c, d, e, f):
+    return a + d, b + e, tl.maximum(c, f)
 
 
 @triton.jit
 def _fp8_part(
-    x, weight, x_scale, scale, parts, tokens, rows, width, share, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x, weight, x_scale, scale, parts, residual, bias, tokens, rows, width, share,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of x @ weight.T over a share of the inputs."""
+    """A tile of x @ weight.T over a share of the inputs; added to the residual if that is all."""
     n0, part, m0 = tl.program_id(0) * BLOCK_N, tl.program_id(1), tl.program_id(2) * BLOCK_M
     y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     first = part * share
     for k in range(first, tl.minimum(first + share, width), BLOCK_K):
         y = tl.dot(x.load([m0, k]), weight.load([n0, k]).T, y)
     m, n = m0 + tl.arange(0, BLOCK_M), n0 + tl.arange(0, BLOCK_N)
-    y *= tl.load(x_scale + part * tokens + m, mask=m < tokens, other=0)[:, None]
-    y *= tl.load(scale + n, mask=n < rows, other=0)[None, :]
-    place = parts + (part * tokens + m[:, None]) * rows + n
-    tl.store(place, y.to(parts.dtype.element_ty), mask=(m < tokens)[:, None] & (n < rows))
+    y *= tl.load(x_scale + m, mask=m < tokens, other=0)[:, None]
+    inside = (m < tokens)[:, None] & (n < rows)
+    if parts is not None:
+        y *= tl.load(scale + n, mask=n < rows, other=0)
+        place = parts + (part * tokens + m[:, None]) * rows + n
+    else:
+        y = finish(y, n, n < rows, scale, bias)
+        place = residual + m.to(tl.int64)[:, None] * rows + n
+        y += tl.load(place, mask=inside, other=0).to(tl.float32)
+    tl.store(place, y.to(place.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -262,8 +303,8 @@ def _plus_parts(y, parts, bias, row, rows, width, i, inside, PARTS: tl.constexpr
 
 @triton.jit
 def _vector_product(
-    x, weight, scale, bias, norm, residual, out, rows, width, eps, SWIGLU: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x, weight, scale, bias, norm, residual, inner_scale, out, rows, width, eps,
+    SWIGLU: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_N outputs of weight @ x, where x may be normed first (its scale is a common factor).
 
@@ -296,6 +337,8 @@ def _vector_product(
     if SWIGLU:
         up = finish(tl.sum(up_sums, 1) * factor, n + rows, inside, scale, bias)
         y = y * tl.sigmoid(y) * up
+        if inner_scale is not None:
+            y *= tl.load(inner_scale + n, mask=inside, other=0)
     if residual is not None:
         y += tl.load(residual + n, mask=inside, other=0).to(tl.float32)
     tl.store(out + n, y.to(out.dtype.element_ty), mask=inside)

@@ -11,51 +11,60 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...weights import Fp8, Mlp
-from .linear import finish, is_one, norm_linear, normed, product, share_of, warps_for
+from .linear import Unsummed, finish, in_8_bits, is_one, normed, product, project, warps_for
 
-# Tokens whose tiles keep a GPU busy in one kernel with SwiGLU; with fewer the library is faster.
+# Tokens whose tiles keep a GPU busy in one kernel with SwiGLU; with fewer the library is faster,
+# unless its outputs would still have to be rounded to 8 bits.
 MANY = 512
 TILE = (128, 64, 128)  # tokens, outputs and bytes of inputs that a program takes at once
-STAGES = 3
+STAGES = 3  # tiles of inputs that are on their way at once
 
 
-def norm_swiglu(x: Tensor, norm: Tensor, eps: float, mlp: Mlp) -> Tensor | Fp8:
-    """See `plain.norm_swiglu`; in 8 bits where `mlp.down` takes them, for `linear_add`."""
-    if is_one(x):
+def norm_swiglu(x: Tensor | Unsummed, norm: Tensor, eps: float, mlp: Mlp) -> Tensor | Fp8:
+    """See `plain.norm_swiglu`; times `mlp.inner_scale`, and then in 8 bits, for `linear_add`.
+
+    How large a token's inner values can get is known before they are: |SiLU(g) u| <= |g| |u|, each
+    at most the length of the normed row (with a 1 for the bias) times that of a row of weights.
+    The weights' part is in `inner_scale`, the row's is the scale that it is rounded with.
+    """
+    if isinstance(x, Tensor) and is_one(x):
         x = x if mlp.shift is None else x + mlp.shift
         return product(
-            x, mlp.gate_up, mlp.gate_up_bias, norm=norm, eps=eps, swiglu=True, dtype=norm.dtype
-        )
-    small = isinstance(mlp.gate_up, Fp8) and mlp.gate_up.wide is None
-    rounded = isinstance(mlp.down, Fp8) and mlp.down.wide is None
-    if not rounded and _in_one_kernel(x, norm.dtype):
-        return _swiglu(normed(x, norm, eps, mlp.shift, small), mlp, norm.dtype)
-    both = norm_linear(x, norm, eps, mlp.gate_up, mlp.gate_up_bias, mlp.shift)
-    return silu_mul(both, rounded)
+            x, mlp.gate_up, mlp.gate_up_bias, norm=norm, eps=eps, swiglu=True,
+            inner_scale=mlp.inner_scale, dtype=norm.dtype,
+        )  # fmt: skip
+    stream, reach = x.stream if isinstance(x, Unsummed) else x, None
+    if mlp.inner_scale is not None:
+        reach = stream.new_empty(stream.numel() // stream.shape[-1], dtype=torch.float32)
+    values = normed(x, norm, eps, mlp.shift, in_8_bits(mlp.gate_up), reach)
+    if _in_one_kernel(stream, norm.dtype, rounded=reach is not None):
+        return _swiglu(values, mlp, norm.dtype, reach)
+    both = project(values, mlp.gate_up, mlp.gate_up_bias, norm.dtype)
+    return silu_mul(both, mlp.inner_scale, reach)
 
 
-def silu_mul(both: Tensor, fp8: bool = False) -> Tensor | Fp8:
-    """SiLU of the first half of the last axis times the second half.
-
-    In 8 bits each share of a row has its own scale: [shares, rows].
-    """
+def silu_mul(
+    both: Tensor, inner_scale: Tensor | None = None, reach: Tensor | None = None
+) -> Tensor | Fp8:
+    """SiLU of the first half of the last axis times the second half, see `norm_swiglu`."""
     width = both.shape[-1] // 2
-    rows, share, scales = both.numel() // both.shape[-1], min(2048, width), None
-    out = both.new_empty(*both.shape[:-1], width, dtype=torch.float8_e4m3fn if fp8 else None)
-    if fp8:
-        share = share_of(width)
-        scales = both.new_empty(triton.cdiv(width, share), rows, dtype=torch.float32)
-    block = triton.next_power_of_2(share)
-    _silu_mul[(rows, triton.cdiv(width, share))](
-        both, out, scales, width, share, block, num_warps=warps_for(block)
+    rows, block = both.numel() // both.shape[-1], min(2048, triton.next_power_of_2(width))
+    out = _inner(both, width, both.dtype, reach)
+    _silu_mul[(rows, triton.cdiv(width, block))](
+        both, out, inner_scale, reach, width, block, num_warps=warps_for(block)
     )
-    return Fp8(out, scales) if fp8 else out
+    return out if reach is None else Fp8(out, reach)
 
 
-def _in_one_kernel(x: Tensor, dtype: torch.dtype) -> bool:
+def _inner(x: Tensor, width: int, dtype: torch.dtype, reach: Tensor | None) -> Tensor:
+    """Room for the inner values of tokens x."""
+    return x.new_empty(*x.shape[:-1], width, dtype=dtype if reach is None else torch.float8_e4m3fn)
+
+
+def _in_one_kernel(x: Tensor, dtype: torch.dtype, rounded: bool) -> bool:
     tokens, width = x.numel() // x.shape[-1], x.shape[-1]
     fits = width % 16 == 0 and dtype != torch.float32
-    return fits and tokens >= MANY and _has_room(x.device)
+    return fits and (rounded or tokens >= MANY) and _has_room(x.device)
 
 
 @functools.cache
@@ -66,45 +75,47 @@ def _has_room(device: torch.device) -> bool:
     return properties.major >= 9 and properties.shared_memory_per_block_optin >= tiles
 
 
-def _swiglu(x: Tensor | Fp8, mlp: Mlp, dtype: torch.dtype) -> Tensor:
-    """SwiGLU of many tokens x [.., D], normed already and in 8 bits if the weights are."""
+def _swiglu(
+    x: Tensor | Fp8, mlp: Mlp, dtype: torch.dtype, reach: Tensor | None = None
+) -> Tensor | Fp8:
+    """SwiGLU of tokens x [.., D], normed already and in 8 bits if the weights are."""
     small = isinstance(x, Fp8)
     values, weight = (x.values, mlp.gate_up.values) if small else (x, mlp.gate_up)
     scales = (x.scale, mlp.gate_up.scale) if small else (None, None)
     inner, width = len(weight) // 2, weight.shape[1]
-    out = torch.empty(*values.shape[:-1], inner, dtype=dtype, device=values.device)
+    out = _inner(values, inner, dtype, reach)
     values = values.view(-1, width)
     block_m, block_n, block_k = TILE[0], TILE[1], TILE[2] // values.element_size()
+    block_m = block_m if len(values) > block_m // 2 else block_m // 2
     blocks_m = triton.cdiv(len(values), block_m)
+    # With one less a multiprocessor has room for a third program, and all may run at once.
+    stages = STAGES - (block_m < len(values) < MANY)
     _swiglu_product[(blocks_m * triton.cdiv(inner, block_n),)](
         TensorDescriptor.from_tensor(values, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight.view(2, inner, width), [2, block_n, block_k]),
-        *scales, mlp.gate_up_bias, out, len(values), inner, width, blocks_m, block_m, block_n,
-        block_k, num_warps=4, num_stages=STAGES,
+        *scales, mlp.gate_up_bias, mlp.inner_scale, reach, out, len(values), inner, width,
+        blocks_m, block_m, block_n, block_k, num_warps=4, num_stages=stages,
     )  # fmt: skip
-    return out
+    return out if reach is None else Fp8(out, reach)
 
 
 @triton.jit
-def _silu_mul(both, out, scales, width, share, BLOCK: tl.constexpr):
-    """SiLU of a share of the first half of a row times that of the second."""
-    row, part, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BLOCK)
-    inside = (i < share) & (part * share + i < width)
-    i += part * share
+def _silu_mul(both, out, inner_scale, reach, width, BLOCK: tl.constexpr):
+    """SiLU of BLOCK values of the first half of a row times those of the second."""
+    row, i = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < width
     gate = tl.load(both + row * 2 * width + i, mask=inside, other=0).to(tl.float32)
     up = tl.load(both + row * 2 * width + width + i, mask=inside, other=0).to(tl.float32)
     y = gate * tl.sigmoid(gate) * up
-    if scales is not None:
-        scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-12) / 448.0
-        tl.store(scales + part * tl.num_programs(0) + row, scale)
-        y /= scale
+    if reach is not None:
+        y *= tl.load(inner_scale + i, mask=inside, other=0) * (1.0 / tl.load(reach + row))
     tl.store(out + row * width + i, y.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _swiglu_product(
-    x, weight, x_scale, scale, bias, out, tokens, inner, width, blocks_m, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x, weight, x_scale, scale, bias, inner_scale, reach, out, tokens, inner, width, blocks_m,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """A tile of SiLU(x @ gate.T) * (x @ up.T); programs that share weights run together."""
     m0 = tl.program_id(0) % blocks_m * BLOCK_M
@@ -122,4 +133,7 @@ def _swiglu_product(
     up = finish(up, inner + n, inside, scale, bias)
     place = out + m.to(tl.int64)[:, None] * inner + n
     y = gate * tl.sigmoid(gate) * up
+    if reach is not None:
+        y *= tl.load(inner_scale + n, mask=inside, other=0)
+        y *= (1.0 / tl.load(reach + m, mask=m < tokens, other=1))[:, None]
     tl.store(place, y.to(out.dtype.element_ty), mask=(m < tokens)[:, None] & inside)
