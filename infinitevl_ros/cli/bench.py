@@ -79,6 +79,8 @@ def measure(arguments: argparse.Namespace) -> dict:
         'growth': bench.growth(min(100, arguments.frames // 2), arguments.frames),
         'floor': floor,
     }
+    if whole.options.frames_per_grid == 1:
+        result['frame_staged_ms'] = bench.staged_frames(repeats)
     result['growth_bytes'] = result['growth']['growth']
     result['dropped'] = result['streaming']['dropped']
     if arguments.precision == 'fp8':
@@ -175,6 +177,8 @@ def table(result: dict) -> str:
 
     for name, times in result['frame_ms'].items():
         row(f'frame, window {name} [ms]', times['median'], times['p99'], floor['frame_ms'])
+    if staged := result.get('frame_staged_ms'):
+        row('full, made in staging [ms]', staged['median'], staged['p99'], floor['frame_ms'])
     row('token of an answer [ms]', result['decode_ms'], None, floor['decode_ms'])
     row('first token [ms]', result['first_token_ms'])
     row('floor: frame [ms]', floor['frame_ms'])

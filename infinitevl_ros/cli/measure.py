@@ -93,6 +93,18 @@ class Bench:
             result[name] = summary(times)
         return result
 
+    def staged_frames(self, repeats: int) -> dict:
+        """A frame made where the engine sends it from, as the node makes it; the window full."""
+        memory, made = self.full_memory(), []
+
+        def make() -> None:
+            pixels, stamp = self.camera.frame()
+            made[:] = self.engine.room_for_frame(memory, pixels.shape), stamp
+            np.copyto(made[0], pixels)
+            synchronize()
+
+        return milliseconds(lambda: self.engine.ingest(memory, *made), repeats, make)
+
     def decode(self, tokens: int) -> float:
         """Milliseconds a token of a long answer, the host's part included."""
         memory = self.full_memory()

@@ -18,6 +18,8 @@ def test_bench_prints_a_table_and_writes_every_figure(tmp_path, capsys):
     assert {'shape', 'precision', 'hardware', 'versions', 'commit'} <= result.keys()
     for name in ('empty', 'half', 'full'):
         assert 0 < result['frame_ms'][name]['median'] <= result['frame_ms'][name]['p99']
+    staged = result['frame_staged_ms']
+    assert result['floor']['frame_ms'] < staged['median'] <= staged['p99']
     assert result['decode_ms'] > result['floor']['decode_ms'] > 0
     assert result['frame_ms']['full']['median'] > result['floor']['frame_ms'] > 0
     assert result['first_token_ms'] > 0
@@ -29,6 +31,7 @@ def test_bench_prints_a_table_and_writes_every_figure(tmp_path, capsys):
     assert result['growth_bytes'] == result['growth']['bytes'][1] - result['growth']['bytes'][0]
     table = capsys.readouterr().out
     assert 'frame, window full [ms]' in table
+    assert f'made in staging [ms]{staged["median"]:11.2f}' in table
     assert f'{result["decode_ms"]:.2f}' in table
     assert f'longest {streaming["latency_max_ms"]:.1f}' in table
 
