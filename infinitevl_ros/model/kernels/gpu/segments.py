@@ -21,7 +21,8 @@ def segment_attention(
     half_block = max(16, triton.next_power_of_2(head // 2))
     precision = 'ieee' if qkv.dtype == torch.float32 else 'tf32'
     out = qkv.new_empty(frames, slots, heads * head)
-    if length <= SHORT:
+    # Before Hopper, what it holds does not fit the registers.
+    if length <= SHORT and torch.cuda.get_device_capability(qkv.device) >= (9, 0):
         _short_segment[(frames * slots // length, heads)](
             qkv, *rope, valid, out, slots, head**-0.5, heads, head, length,
             max(16, triton.next_power_of_2(length)), half_block,
@@ -34,10 +35,11 @@ def segment_attention(
     )  # fmt: skip
     first = max(16, triton.next_power_of_2(head + 1) // 2)
     rest = max(16, triton.next_power_of_2(head - first)) if head > first else 0
-    blocks = LONG_FLOAT32 if qkv.dtype == torch.float32 else LONG
-    _long_segment[(triton.cdiv(length, blocks[0]), heads, frames * slots // length)](
-        qkv, valid, out, slots, length, head**-0.5, heads, head, *blocks, first, rest, precision,
-        num_warps=4, num_stages=2,
+    block, keys = LONG_FLOAT32 if qkv.dtype == torch.float32 else LONG
+    keys = min(keys, max(16, triton.next_power_of_2(length)))
+    _long_segment[(triton.cdiv(length, block), heads, frames * slots // length)](
+        qkv, valid, out, slots, length, head**-0.5, heads, head, block, keys, first, rest,
+        precision, num_warps=4, num_stages=2,
     )  # fmt: skip
     return out
 
