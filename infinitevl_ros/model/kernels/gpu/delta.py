@@ -35,7 +35,7 @@ def gated_delta_net(
     o = projected.new_empty(batch, tokens, heads, value, dtype=torch.float32)
     run = _step if tokens == 1 else _chunks
     run(projected, mixer, conv, recurrent, turn, config, o)
-    fp8, scales = tokens > 1 and in_8_bits(mixer.out), None
+    fp8, scales = batch * tokens > 1 and in_8_bits(mixer.out), None
     out = projected.new_empty(
         batch, tokens, heads * value, dtype=torch.float8_e4m3fn if fp8 else None
     )
