@@ -317,6 +317,21 @@ def test_segment_attention(heads, width, dtype):
         close(found, wanted, BOUNDS[dtype])
 
 
+@pytest.mark.parametrize('dtype', BOUNDS)
+def test_as_on_a_gpu_before_hopper(golden, dtype, monkeypatch):
+    """Which reads rings without copying tiles, and windows as it does long segments."""
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda *_: (8, 0))
+    config = load_checkpoint(golden / 'tiny').config
+    found, _ = mixers(config, gpu, 36, dtype, dtype)
+    wanted, _ = mixers(config, plain, 36, dtype, torch.float32)
+    for x, y in zip(found, wanted, strict=True):
+        close(x.float(), y, BOUNDS[dtype])
+    angle = torch.randn(1, 128, 40, device='cuda').repeat(1, 1, 2)
+    rope, qkv = (angle.cos(), angle.sin()), normal(2, 128, 3 * 16 * 80, dtype=dtype)
+    wanted = plain.segment_attention(qkv, rope, 16, 64, None)
+    close(gpu.segment_attention(qkv, rope, 16, 64, None), wanted, BOUNDS[dtype])
+
+
 def test_the_whole_network_on_the_gpu_kernels(golden):
     weights = replace(load_checkpoint(golden / 'tiny', 'cuda'), kernels=gpu)
     plain_weights = replace(weights, kernels=plain)
