@@ -1,6 +1,7 @@
 """Compiles the kernels of a frame and of a token for GPUs that are not there, at the 4B sizes.
 
-Needs triton, but no GPU: python3 bench/other_gpus.py 8.0 8.7. Prints registers, bytes spilled and
+Those of bfloat16 outside of Hopper, as they are launched there. Needs triton, but no GPU: python3
+bench/other_gpus.py 8.0 8.7. Prints registers, bytes spilled and
 shared memory of each kernel beside what the GPU has; ends with 1 if one does not fit.
 """
 
@@ -21,7 +22,7 @@ from infinitevl_ros.model.kernels.gpu import attention, delta, linear, mlp, pixe
 
 # Bytes of shared memory that a program may take, by compute capability (CUDA C++ Programming
 # Guide, technical specifications).
-SHARED = {80: 166_912, 86: 101_376, 87: 166_912, 89: 101_376, 90: 232_448, 120: 101_376}
+SHARED = {80: 166_912, 86: 101_376, 87: 166_912, 89: 101_376, 120: 101_376}
 HEADS = {'HEADS': 16, 'KEY': 128, 'VALUE': 256}
 ATTENTION = {'KV_HEADS': 2, 'GROUP': 8, 'WIDTH': 128}
 VISION = {'HEADS': 16, 'WIDTH': 80, 'PRECISION': 'tf32'}
@@ -37,18 +38,15 @@ TYPES = {
 NAMES = {name: kind for kind, names in TYPES.items() for name in names.split()}
 
 
-def kernels() -> Iterator[tuple[object, dict, dict, int, int]]:
+def kernels(tiles: bool) -> Iterator[tuple[object, dict, dict, int, int]]:
     """Kernel, types that differ from TYPES, constants, warps, stages."""
-    ring = {**ATTENTION, 'KEYS': attention.KEYS, 'TILES': False, 'PRECISION': 'tf32'}
+    ring = {**ATTENTION, 'KEYS': attention.KEYS, 'TILES': tiles, 'PRECISION': 'tf32'}
+    tile = f'tensordesc<bf16[1, {attention.KEYS}, 128]>'
+    types = {'keys': tile, 'values': tile} if tiles else {}
     for block in (64, 16):
-        yield attention._ring_attention, {}, {**ring, 'BLOCK': block}, 4, 2
-    yield (
-        attention._rotate_and_write,
-        {},
-        {'HEADS': 16, 'KV_HEADS': 2, 'ALL': 32, 'WIDTH': 128},
-        4,
-        3,
-    )
+        yield attention._ring_attention, types, {**ring, 'BLOCK': block}, 4, 2 + tiles
+    heads = {'HEADS': 16, 'KV_HEADS': 2, 'ALL': 32, 'WIDTH': 128}
+    yield attention._rotate_and_write, {}, heads, 4, 3
     for splits, together in ((4, 8), (64, 1)):
         constants = {**ATTENTION, 'SPLITS': splits, 'TOGETHER': together}
         yield attention._join, {}, constants, 4 if together > 1 else 1, 3
@@ -112,12 +110,12 @@ def compiled(
 def main() -> int:
     fits = True
     for capability in (
-        int(text.replace('.', '')) for text in sys.argv[1:] or ('8.0', '8.6', '8.7')
+        int(text.replace('.', '')) for text in sys.argv[1:] or ('8.0', '8.6', '8.7', '8.9', '12.0')
     ):
         most = SHARED[capability]
         print(f'compute capability {capability / 10}: {most} bytes of shared memory')
         print(f'  {"kernel":24}{"registers":>10}{"spilled":>9}{"shared":>9}')
-        for kernel, *how in kernels():
+        for kernel, *how in kernels(tiles=capability >= 90):
             registers, spilled, shared = compiled(capability, kernel, *how)
             fits &= shared <= most
             print(f'  {kernel.__name__:24}{registers:10}{spilled:9}{shared:9}')

@@ -21,8 +21,9 @@ def segment_attention(
     half_block = max(16, triton.next_power_of_2(head // 2))
     precision = 'ieee' if qkv.dtype == torch.float32 else 'tf32'
     out = qkv.new_empty(frames, slots, heads * head)
-    # Before Hopper, what it holds does not fit the registers.
-    if length <= SHORT and torch.cuda.get_device_capability(qkv.device) >= (9, 0):
+    # What it holds fits the registers where tensor cores read shared memory: Hopper, Blackwell
+    # of data centres, Thor.
+    if length <= SHORT and 9 <= torch.cuda.get_device_capability(qkv.device)[0] <= 11:
         _short_segment[(frames * slots // length, heads)](
             qkv, *rope, valid, out, slots, head**-0.5, heads, head, length,
             max(16, triton.next_power_of_2(length)), half_block,
