@@ -168,7 +168,7 @@ def _add(residual: Tensor, parts: Tensor, bias: Tensor | None) -> Tensor:
     return residual
 
 
-def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Tensor | Unsummed:
+def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsummed:
     """Residual [.., N] + x [.., K] @ weight.T + bias.
 
     Where there are too few tiles to keep a GPU busy, each is made in shares of the inputs, which
@@ -180,18 +180,16 @@ def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Tens
     block_m, block_n, block_k = (128, 64, 128) if tokens > 64 else (64, 128, 128)
     tiles = triton.cdiv(rows, block_n), triton.cdiv(tokens, block_m)
     shares = max(1, min(triton.cdiv(PROGRAMS, tiles[0] * tiles[1]), width // SHARE))
-    parts = None
-    if shares > 1:
-        parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
+    parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
     _fp8_part[(tiles[0], shares, tiles[1])](
         TensorDescriptor.from_tensor(values, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight.values, [block_n, block_k]),
-        x.scale, weight.scale, parts, residual, bias, tokens, rows, width,
+        x.scale, weight.scale, parts, tokens, rows, width,
         triton.cdiv(width, shares * block_k) * block_k, block_m, block_n, block_k, num_warps=4,
         # With one less a multiprocessor has room for a third program.
         num_stages=4 if tiles[0] * shares * tiles[1] <= PROGRAMS else 3,
     )  # fmt: skip
-    return residual if parts is None else Unsummed(residual, parts, bias)
+    return Unsummed(residual, parts, bias)
 
 
 def product(
@@ -259,10 +257,10 @@ def _sums_and_most(a, b, c, d, e, f):
 
 @triton.jit
 def _fp8_part(
-    x, weight, x_scale, scale, parts, residual, bias, tokens, rows, width, share,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x, weight, x_scale, scale, parts, tokens, rows, width, share, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of x @ weight.T over a share of the inputs; added to the residual if that is all."""
+    """A tile of x @ weight.T over a share of the inputs."""
     n0, part, m0 = tl.program_id(0) * BLOCK_N, tl.program_id(1), tl.program_id(2) * BLOCK_M
     y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     first = part * share
@@ -270,15 +268,9 @@ def _fp8_part(
         y = tl.dot(x.load([m0, k]), weight.load([n0, k]).T, y)
     m, n = m0 + tl.arange(0, BLOCK_M), n0 + tl.arange(0, BLOCK_N)
     y *= tl.load(x_scale + m, mask=m < tokens, other=0)[:, None]
-    inside = (m < tokens)[:, None] & (n < rows)
-    if parts is not None:
-        y *= tl.load(scale + n, mask=n < rows, other=0)
-        place = parts + (part * tokens + m[:, None]) * rows + n
-    else:
-        y = finish(y, n, n < rows, scale, bias)
-        place = residual + m.to(tl.int64)[:, None] * rows + n
-        y += tl.load(place, mask=inside, other=0).to(tl.float32)
-    tl.store(place, y.to(place.dtype.element_ty), mask=inside)
+    y *= tl.load(scale + n, mask=n < rows, other=0)
+    place = parts + (part * tokens + m[:, None]) * rows + n
+    tl.store(place, y.to(parts.dtype.element_ty), mask=(m < tokens)[:, None] & (n < rows))
 
 
 @triton.jit
