@@ -106,7 +106,8 @@ class CameraInput:
             config, self._weights.dtype,
         )  # fmt: skip
         x = vision.embed(self._weights, patches, self._plan)
-        self._x = vision.run_blocks(self._weights, x, self._plan, slice(FIRST_BLOCKS))
+        x = vision.run_blocks(self._weights, x, self._plan, slice(FIRST_BLOCKS))
+        self._x = self._weights.kernels.settled(x)  # as `encode` may run more than once
 
     def encode(self) -> None:
         """Through the others, to image tokens; meanwhile, where those will go."""

@@ -120,7 +120,7 @@ def embed(weights: Weights, patches: Tensor, plan: Layout) -> Tensor:
 
 
 def run_blocks(weights: Weights, x: Tensor, plan: Layout, part: slice = slice(None)) -> Tensor:
-    """The residual stream after those blocks; gives `x` up."""
+    """The residual stream after those blocks, as `linear_add` leaves it; gives `x` up."""
     config, kernels = weights.config.vision, weights.kernels
     for i, block in list(enumerate(weights.vision.blocks))[part]:
         mixer, mlp = block.mixer, block.mlp
@@ -132,13 +132,13 @@ def run_blocks(weights: Weights, x: Tensor, plan: Layout, part: slice = slice(No
         x = kernels.linear_add(o, mixer.out, mixer.out_bias, x)
         inner = kernels.norm_swiglu(x, block.norm2, NORM_EPS, mlp)
         x = kernels.linear_add(inner, mlp.down, mlp.down_bias, x)
-    return kernels.settled(x)
+    return x
 
 
 def merge(weights: Weights, x: Tensor, plan: Layout) -> Tensor:
     """Image tokens of the residual stream after the last block."""
     vision, unit = weights.vision, weights.config.vision.spatial_merge_size**2
-    x = weights.kernels.rms_norm(x[:, plan.slot_of], vision.merger_norm, NORM_EPS)
+    x = weights.kernels.rms_norm(x, vision.merger_norm, NORM_EPS)[:, plan.slot_of]
     x = x.unflatten(1, (-1, unit)).flatten(2)
     x = F.gelu(F.linear(x, vision.merger_in, vision.merger_in_bias))
     return F.linear(x, vision.merger_out, vision.merger_out_bias)
