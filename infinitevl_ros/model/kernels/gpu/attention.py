@@ -10,6 +10,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...config import ModelConfig
 from ...state import Turn
+from .launch import await_previous, launch, start_next
 
 KEYS = 64  # neighbouring slots of the ring that a program looks at at once
 # Programs that keep every multiprocessor busy, two on each.
@@ -38,7 +39,8 @@ def sliding_attention(
     )
     group = heads // kv_heads
     q = qkv.new_empty(batch, tokens, heads, width)
-    _rotate_and_write[(batch * tokens,)](
+    launch(
+        _rotate_and_write, (batch * tokens,),
         qkv, *rope, q, keys, values, turn.rows, turn.cursor, turn.lengths, tokens, turn.ring,
         keys.stride(0), heads, kv_heads, triton.next_power_of_2(heads + 2 * kv_heads), width,
         num_warps=4,
@@ -53,7 +55,8 @@ def sliding_attention(
     hopper, rings = torch.cuda.get_device_capability(q.device) >= (9, 0), (keys, values)
     if hopper:  # which copies whole tiles by itself
         rings = [TensorDescriptor.from_tensor(x.flatten(1, 2), [1, KEYS, width]) for x in rings]
-    _ring_attention[(blocks, splits, batch * kv_heads)](
+    launch(
+        _ring_attention, (blocks, splits, batch * kv_heads),
         q, *rings, parts, sums, turn.rows, turn.start, turn.cursor, turn.lengths, tokens,
         turn.ring, turn.window, keys.stride(0), width**-0.5, kv_heads, group, width, block, KEYS,
         hopper, 'ieee' if q.dtype == torch.float32 else 'tf32', num_warps=4,
@@ -61,7 +64,8 @@ def sliding_attention(
     )  # fmt: skip
     out = q.new_empty(batch, tokens, heads * width)
     together = max(1, 32 // splits)
-    _join[(triton.cdiv(rows, together), batch * kv_heads)](
+    launch(
+        _join, (triton.cdiv(rows, together), batch * kv_heads),
         parts, sums, out, tokens, kv_heads, group, width, splits, together,
         num_warps=4 if together > 1 else 1,
     )  # fmt: skip
@@ -72,8 +76,10 @@ def sliding_attention(
 def _rotate_and_write(
     qkv, cos, sin, q, keys, values, rows, cursor, lengths, tokens, ring, row_size,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, ALL: tl.constexpr, WIDTH: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """All heads of one token: queries to `q`, keys and values to their ring slot."""
+    await_previous(EARLY)
     token = tl.program_id(0).to(tl.int64)
     b, t = token // tokens, token % tokens
     half: tl.constexpr = WIDTH // 2
@@ -83,6 +89,7 @@ def _rotate_and_write(
     first, second = tl.load(x, mask=inside), tl.load(x + half, mask=inside)
     c, s = tl.load(cos + token * WIDTH + d), tl.load(sin + token * WIDTH + d)
     a1, a2 = first.to(tl.float32), second.to(tl.float32)
+    start_next(EARLY)
     turned = head < HEADS + KV_HEADS
     first = tl.where(turned, (a1 * c - a2 * s).to(first.dtype), first)
     second = tl.where(turned, (a2 * c + a1 * s).to(second.dtype), second)
@@ -152,7 +159,7 @@ def _tile(
 def _ring_attention(
     q, keys, values, parts, sums, rows, start, cursor, lengths, tokens, ring, window, row_size,
     scale, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
-    KEYS: tl.constexpr, TILES: tl.constexpr, PRECISION: tl.constexpr,
+    KEYS: tl.constexpr, TILES: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """A block of queries against one share of the keys it sees.
 
@@ -160,6 +167,7 @@ def _ring_attention(
     ring goes in whole tiles of KEYS slots, the first of which may begin before the oldest key; at
     the ring's end a tile may hang over by `gap` slots, which the walk counts too.
     """
+    await_previous(EARLY)
     block, split, pair = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     b, kv_head = pair // KV_HEADS, pair % KV_HEADS
     rows_of_pair = tokens * GROUP
@@ -211,6 +219,7 @@ def _ring_attention(
         o, most, total = _attend(
             o, most, total, query, rings, walk, at, t, limits, scale, KEYS, TILES, True, PRECISION
         )
+    start_next(EARLY)
     at = (pair * tl.num_programs(1) + split) * rows_of_pair + m
     inside = m < rows_of_pair
     seen = tl.where(total > 0, total, 1.0)
@@ -221,9 +230,10 @@ def _ring_attention(
 @triton.jit
 def _join(
     parts, sums, out, tokens, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr,
-    SPLITS: tl.constexpr, TOGETHER: tl.constexpr,
+    SPLITS: tl.constexpr, TOGETHER: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """The splits' outputs of some queries, weighted by the share of the sum each has seen."""
+    await_previous(EARLY)
     m, pair = tl.program_id(0) * TOGETHER + tl.arange(0, TOGETHER), tl.program_id(1)
     b, kv_head = pair // KV_HEADS, pair % KV_HEADS
     split, d = tl.arange(0, SPLITS), tl.arange(0, WIDTH)
@@ -235,6 +245,7 @@ def _join(
     share = tl.exp2(s - tl.where(most == -float('inf'), 0.0, most))
     share /= tl.maximum(tl.sum(share, 1), 1e-30)[:, None]
     part = tl.load(parts + at[:, :, None] * WIDTH + d, mask=inside[:, :, None], other=0)
+    start_next(EARLY)
     o = tl.sum(part.to(tl.float32) * share[:, :, None], 1)
     t, head = m // GROUP, kv_head * GROUP + m % GROUP
     place = out + ((b * tokens + t).to(tl.int64) * KV_HEADS * GROUP + head)[:, None] * WIDTH + d

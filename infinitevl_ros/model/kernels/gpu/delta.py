@@ -15,6 +15,7 @@ from torch import Tensor
 from ...config import ModelConfig
 from ...state import Turn
 from ...weights import Fp8, GatedDeltaNet
+from .launch import await_previous, launch, start_next
 from .linear import in_8_bits
 
 CHUNK = 32  # tokens solved for at once
@@ -43,7 +44,8 @@ def gated_delta_net(
     if fp8:  # a scale for the whole token
         scales, group = o.new_empty(batch * tokens), triton.next_power_of_2(heads)
     gates = projected[..., heads * (2 * key + value) :]
-    _gated_norm[(batch * tokens, triton.cdiv(heads, group))](
+    launch(
+        _gated_norm, (batch * tokens, triton.cdiv(heads, group)),
         o, gates, mixer.norm, out, scales, width, config.norm_eps, heads, value, group,
         num_warps=min(8, group),
     )  # fmt: skip
@@ -62,7 +64,8 @@ def _step(
     batch, _, width = projected.shape
     heads, key, value = config.num_linear_heads, config.linear_head_dim, config.linear_value_dim
     columns = min(VALUES, value)
-    _delta_step[(value // columns, heads, batch)](
+    launch(
+        _delta_step, (value // columns, heads, batch),
         projected, conv, mixer.conv, recurrent, o, mixer.a_log, mixer.dt_bias, turn.rows,
         turn.start, width, conv.stride(0), recurrent.stride(0),
         heads, key, value, config.conv_size, columns, num_warps=4,
@@ -83,7 +86,8 @@ def _chunks(
     channels = heads * (2 * key + value)
     precision = 'ieee' if projected.dtype == torch.float32 else 'tf32'
     convolved = projected.new_empty(batch, tokens, channels)
-    _short_conv[(channels // key, triton.cdiv(tokens, CHUNK), batch)](
+    launch(
+        _short_conv, (channels // key, triton.cdiv(tokens, CHUNK), batch),
         projected, conv, mixer.conv, convolved, turn.rows, turn.start, turn.lengths, tokens,
         width, channels, conv.stride(0), heads, key, config.conv_size, CHUNK, num_warps=4,
     )  # fmt: skip
@@ -92,12 +96,14 @@ def _chunks(
         2, batch, heads, chunks, CHUNK, CHUNK, dtype=torch.float32, device=o.device
     )
     decay = o.new_empty(batch, heads, chunks, CHUNK)
-    _prepare_chunk[(chunks, heads, batch)](
+    launch(
+        _prepare_chunk, (chunks, heads, batch),
         convolved, projected, mixer.a_log, mixer.dt_bias, turn.lengths, solved, attended, decay,
         tokens, width, channels, heads, key, value, CHUNK // 2, precision, num_warps=2,
     )  # fmt: skip
     columns = min(VALUES, value)
-    _scan_chunks[(value // columns, heads, batch)](
+    launch(
+        _scan_chunks, (value // columns, heads, batch),
         convolved, solved, attended, decay, recurrent, o, turn.rows, tokens, channels,
         recurrent.stride(0), heads, key, value, CHUNK, columns, precision,
         num_warps=4, num_stages=2,
@@ -122,12 +128,14 @@ def _silu(x):
 def _short_conv(
     x, history, weight, out, rows, start, lengths, tokens, width, channels, history_row,
     HEADS: tl.constexpr, KEY: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """SiLU of the causal convolution; q and k of unit length, q times KEY ** -0.5.
 
     A program takes KEY channels, so a whole head of q or k, for BLOCK tokens. The first block's
     program also renews the history, whose only reader it is.
     """
+    await_previous(EARLY)
     head, block, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     c = head * KEY + tl.arange(0, KEY)
     t = block * BLOCK + tl.arange(0, BLOCK)
@@ -146,6 +154,7 @@ def _short_conv(
                 history + slot[:, None] * channels + c, mask=(s < 0)[:, None], other=0
             )
         y += value.to(tl.float32) * w
+    start_next(EARLY)
     y = _silu(y)
     if head < 2 * HEADS:
         y *= tl.rsqrt(tl.sum(y * y, 1) + 1e-6)[:, None]
@@ -168,7 +177,7 @@ def _short_conv(
 def _prepare_chunk(
     qkv, projected, a_log, dt_bias, lengths, solved, attended, decay, tokens, width, channels,
     HEADS: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, HALF: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """What a chunk of 2 HALF tokens needs before the state is known.
 
@@ -179,6 +188,7 @@ def _prepare_chunk(
     The inverse of a lower triangular matrix from those of its diagonal blocks:
     [[P, 0], [R, S]]^-1 = [[P^-1, 0], [-S^-1 R P^-1, S^-1]].
     """
+    await_previous(EARLY)
     chunk, head, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     i, d = tl.arange(0, HALF), tl.arange(0, KEY)
     count = tl.minimum(tl.load(lengths + b), tokens)
@@ -203,6 +213,7 @@ def _prepare_chunk(
     below = tl.dot(inverse2, below, input_precision='ieee')
     below = -tl.dot(below, inverse1, input_precision='ieee')
 
+    start_next(EARLY)
     place = (b * HEADS + head) * tl.num_programs(0) + chunk
     size: tl.constexpr = 2 * HALF
     square = place * size * size + i[:, None] * size + i[None, :]
@@ -266,13 +277,14 @@ def _inverse(system, SIZE: tl.constexpr):
 def _scan_chunks(
     qkv, solved, attended, decay, recurrent, out, rows, tokens, channels, recurrent_row,
     HEADS: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, CHUNK: tl.constexpr,
-    COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Chunk after chunk for some value columns of a head, which do not mix with the others.
 
     All is transposed: the state [COLUMNS, KEY] is then on the left of the products that read it,
     where it need not leave its registers.
     """
+    await_previous(EARLY)
     column, head, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     i, d = tl.arange(0, CHUNK), tl.arange(0, KEY)
     v = column * COLUMNS + tl.arange(0, COLUMNS)[:, None]
@@ -303,6 +315,7 @@ def _scan_chunks(
         tl.store(out + (t * HEADS + head) * VALUE + v, o, mask=inside[None, :])
         change *= tl.exp(last - total)
         state = tl.exp(last) * state + _dot(change, k, PRECISION)
+    start_next(EARLY)
     tl.store(place, state)
 
 
@@ -333,12 +346,14 @@ def _step_conv(x, history, weight, c, first, channels, TAPS: tl.constexpr):
 def _delta_step(
     projected, conv, conv_weight, recurrent, out, a_log, dt_bias, rows, start, width, conv_row,
     recurrent_row, HEADS: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
-    TAPS: tl.constexpr, COLUMNS: tl.constexpr,
+    TAPS: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Convolution, gates and recurrence of one token, for some value columns of a head.
 
     The new input goes where the one of TAPS tokens ago stood, which nobody reads any more.
     """
+    await_previous(EARLY)
+    start_next(EARLY)
     column, head, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     channels = HEADS * (2 * KEY + VALUE)
     row = tl.load(rows + b)
@@ -373,14 +388,16 @@ def _delta_step(
 @triton.jit
 def _gated_norm(
     x, gates, weight, out, scales, width, eps, HEADS: tl.constexpr, VALUE: tl.constexpr,
-    GROUP: tl.constexpr,
+    GROUP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """rms_norm(x) * SiLU(gate) of some heads of one token; in 8 bits where there are `scales`."""
+    await_previous(EARLY)
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1) * GROUP + tl.arange(0, GROUP)
     place = head[:, None] * VALUE + tl.arange(0, VALUE)
     inside = (head < HEADS)[:, None]
     value = tl.load(x + token * HEADS * VALUE + place, mask=inside, other=0)
     gate = tl.load(gates + token * width + place, mask=inside, other=0).to(tl.float32)
+    start_next(EARLY)
     value *= tl.rsqrt(tl.sum(value * value, 1) / VALUE + eps)[:, None]
     value *= tl.load(weight + tl.arange(0, VALUE)).to(tl.float32) * _silu(gate)
     if scales is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...weights import Fp8
+from .launch import await_previous, launch, start_next
 
 FP8_MAX = 448.0  # largest number of float8_e4m3fn
 NORM_WARP = 256  # values of a row for each warp of its norm
@@ -150,7 +151,8 @@ def normed(
     warps = min(8, max(1, block // NORM_WARP))
     out = torch.empty_like(stream, dtype=torch.float8_e4m3fn if fp8 else weight.dtype)
     scales = stream.new_empty(rows, dtype=torch.float32) if fp8 else None
-    _rms_norm[(rows,)](
+    launch(
+        _rms_norm, (rows,),
         stream, x.parts, x.bias, shift, weight, out, scales, reach, width, eps,
         0 if x.parts is None else len(x.parts), block, num_warps=warps,
     )  # fmt: skip
@@ -162,9 +164,10 @@ def _add(residual: Tensor, parts: Tensor, bias: Tensor | None) -> Tensor:
     """Residual [.., N] + the sum of parts [P, tokens, N] + bias, in place."""
     count, tokens, width = parts.shape
     block = min(1024, triton.next_power_of_2(width))
-    _add_parts[(tokens, triton.cdiv(width, block))](
-        residual, parts, bias, width, count, block, num_warps=max(1, block // 256)
-    )
+    launch(
+        _add_parts, (tokens, triton.cdiv(width, block)),
+        residual, parts, bias, width, count, block, num_warps=max(1, block // 256),
+    )  # fmt: skip
     return residual
 
 
@@ -181,7 +184,8 @@ def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsu
     tiles = triton.cdiv(rows, block_n), triton.cdiv(tokens, block_m)
     shares = max(1, min(triton.cdiv(PROGRAMS, tiles[0] * tiles[1]), width // SHARE))
     parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
-    _fp8_part[(tiles[0], shares, tiles[1])](
+    launch(
+        _fp8_part, (tiles[0], shares, tiles[1]),
         TensorDescriptor.from_tensor(values, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight.values, [block_n, block_k]),
         x.scale, weight.scale, parts, tokens, rows, width,
@@ -214,7 +218,8 @@ def product(
     # Outputs and inputs that a program takes at once, and its warps: the best on an H200.
     block_n, block_k, warps = (8, 512, 2) if norm is not None else (4, 2048, 4)
     block_n, block_k = block_n // (1 + swiglu), min(block_k, triton.next_power_of_2(width))
-    _vector_product[(triton.cdiv(rows, block_n),)](
+    launch(
+        _vector_product, (triton.cdiv(rows, block_n),),
         x, matrix, scale, bias, norm, residual, inner_scale, out, rows, width, eps, swiglu,
         block_n, block_k, num_warps=warps,
     )  # fmt: skip
@@ -224,9 +229,10 @@ def product(
 @triton.jit
 def _rms_norm(
     x, parts, bias, shift, weight, out, scales, reach, width, eps, PARTS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """The norm of a row of x + shift, in 8 bits where there are `scales`; first, x += parts."""
+    await_previous(EARLY)
     row, rows, i = tl.program_id(0).to(tl.int64), tl.num_programs(0), tl.arange(0, BLOCK)
     inside = i < width
     value = tl.load(x + row * width + i, mask=inside, other=0).to(tl.float32)
@@ -236,6 +242,7 @@ def _rms_norm(
     if shift is not None:
         value += tl.load(shift + i, mask=inside, other=0).to(tl.float32)
     weighted = value * tl.load(weight + i, mask=inside, other=0).to(tl.float32)
+    start_next(EARLY)
     # In one go, as each reduction makes all warps wait.
     squares, weighted_squares, most = tl.reduce(
         (value * value, weighted * weighted, tl.abs(weighted)), 0, _sums_and_most
@@ -258,14 +265,16 @@ def _sums_and_most(a, b, c, d, e, f):
 @triton.jit
 def _fp8_part(
     x, weight, x_scale, scale, parts, tokens, rows, width, share, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """A tile of x @ weight.T over a share of the inputs."""
+    await_previous(EARLY)
     n0, part, m0 = tl.program_id(0) * BLOCK_N, tl.program_id(1), tl.program_id(2) * BLOCK_M
     y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     first = part * share
     for k in range(first, tl.minimum(first + share, width), BLOCK_K):
         y = tl.dot(x.load([m0, k]), weight.load([n0, k]).T, y)
+    start_next(EARLY)
     m, n = m0 + tl.arange(0, BLOCK_M), n0 + tl.arange(0, BLOCK_N)
     y *= tl.load(x_scale + m, mask=m < tokens, other=0)[:, None]
     y *= tl.load(scale + n, mask=n < rows, other=0)
@@ -274,13 +283,17 @@ def _fp8_part(
 
 
 @triton.jit
-def _add_parts(residual, parts, bias, width, PARTS: tl.constexpr, BLOCK: tl.constexpr):
+def _add_parts(
+    residual, parts, bias, width, PARTS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
+):
     """Residual + all parts + bias (which may be None), in place."""
+    await_previous(EARLY)
     row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < width
     y = tl.load(residual + row * width + i, mask=inside, other=0).to(tl.float32)
     y = _plus_parts(y, parts, bias, row, rows, width, i, inside, PARTS)
+    start_next(EARLY)
     tl.store(residual + row * width + i, y.to(residual.dtype.element_ty), mask=inside)
 
 
@@ -296,12 +309,14 @@ def _plus_parts(y, parts, bias, row, rows, width, i, inside, PARTS: tl.constexpr
 @triton.jit
 def _vector_product(
     x, weight, scale, bias, norm, residual, inner_scale, out, rows, width, eps,
-    SWIGLU: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    SWIGLU: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_N outputs of weight @ x, where x may be normed first (its scale is a common factor).
 
     With SWIGLU, row n is the gate's and row `rows` + n the up row of output n.
     """
+    await_previous(EARLY)
+    start_next(EARLY)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = n < rows
     line = weight + n.to(tl.int64)[:, None] * width

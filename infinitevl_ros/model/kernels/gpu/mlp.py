@@ -11,6 +11,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...weights import Fp8, Mlp
+from .launch import await_previous, launch, start_next
 from .linear import Unsummed, finish, in_8_bits, is_one, normed, product, project, warps_for
 
 # Tokens whose tiles keep a GPU busy in one kernel with SwiGLU; with fewer the library is faster,
@@ -50,9 +51,10 @@ def silu_mul(
     width = both.shape[-1] // 2
     rows, block = both.numel() // both.shape[-1], min(2048, triton.next_power_of_2(width))
     out = _inner(both, width, both.dtype, reach)
-    _silu_mul[(rows, triton.cdiv(width, block))](
-        both, out, inner_scale, reach, width, block, num_warps=warps_for(block)
-    )
+    launch(
+        _silu_mul, (rows, triton.cdiv(width, block)),
+        both, out, inner_scale, reach, width, block, num_warps=warps_for(block),
+    )  # fmt: skip
     return out if reach is None else Fp8(out, reach)
 
 
@@ -90,7 +92,8 @@ def _swiglu(
     blocks_m = triton.cdiv(len(values), block_m)
     # With one less a multiprocessor has room for a third program, and all may run at once.
     stages = STAGES - (block_m < len(values) < MANY)
-    _swiglu_product[(blocks_m * triton.cdiv(inner, block_n),)](
+    launch(
+        _swiglu_product, (blocks_m * triton.cdiv(inner, block_n),),
         TensorDescriptor.from_tensor(values, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight.view(2, inner, width), [2, block_n, block_k]),
         *scales, mlp.gate_up_bias, mlp.inner_scale, reach, out, len(values), inner, width,
@@ -100,12 +103,14 @@ def _swiglu(
 
 
 @triton.jit
-def _silu_mul(both, out, inner_scale, reach, width, BLOCK: tl.constexpr):
+def _silu_mul(both, out, inner_scale, reach, width, BLOCK: tl.constexpr, EARLY: tl.constexpr):
     """SiLU of BLOCK values of the first half of a row times those of the second."""
+    await_previous(EARLY)
     row, i = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < width
     gate = tl.load(both + row * 2 * width + i, mask=inside, other=0).to(tl.float32)
     up = tl.load(both + row * 2 * width + width + i, mask=inside, other=0).to(tl.float32)
+    start_next(EARLY)
     y = gate * tl.sigmoid(gate) * up
     if reach is not None:
         y *= tl.load(inner_scale + i, mask=inside, other=0) * (1.0 / tl.load(reach + row))
@@ -115,15 +120,17 @@ def _silu_mul(both, out, inner_scale, reach, width, BLOCK: tl.constexpr):
 @triton.jit
 def _swiglu_product(
     x, weight, x_scale, scale, bias, inner_scale, reach, out, tokens, inner, width, blocks_m,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """A tile of SiLU(x @ gate.T) * (x @ up.T); programs that share weights run together."""
+    await_previous(EARLY)
     m0 = tl.program_id(0) % blocks_m * BLOCK_M
     n0 = tl.program_id(0) // blocks_m * BLOCK_N
     both = tl.zeros((BLOCK_M, 2 * BLOCK_N), tl.float32)
     for k in range(0, width, BLOCK_K):
         rows = weight.load([0, n0, k]).reshape(2 * BLOCK_N, BLOCK_K)
         both = tl.dot(x.load([m0, k]), rows.T, both)
+    start_next(EARLY)
     m, n = m0 + tl.arange(0, BLOCK_M), n0 + tl.arange(0, BLOCK_N)
     inside = n < inner
     if x_scale is not None:

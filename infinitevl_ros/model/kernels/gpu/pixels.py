@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...config import VisionConfig
 from ...vision import pixel_statistics
+from .launch import await_previous, launch, start_next
 
 # Largest camera frame: both ways round, so that a camera on its side fits too.
 LONGEST_SIDE = 1920
@@ -75,13 +76,15 @@ def patches(
     height, width = size
     rows = frames.new_empty(count * grids, LONGEST_SIDE, width * 3)
     side = config.patch_size
-    _resize_width[(LONGEST_SIDE, triton.cdiv(width, 128), count * grids)](
+    launch(
+        _resize_width, (LONGEST_SIDE, triton.cdiv(width, 128), count * grids),
         frames, sizes, starts[1], weights[1], rows, frames.shape[2], width,
         weights[1].shape[-1], LONGEST_SIDE, 128, num_warps=4,
     )  # fmt: skip
     patch_count = (height // side) * (width // side)
     out = torch.empty(count, patch_count, config.patch_values, dtype=dtype, device=frames.device)
-    _resize_height[(height, triton.cdiv(3 * width, 256), count * config.temporal_patch_size)](
+    launch(
+        _resize_height, (height, triton.cdiv(3 * width, 256), count * config.temporal_patch_size),
         rows, sizes, starts[0], weights[0], pixel_statistics(frames.device), out, height, width,
         weights[0].shape[-1], grids,
         LONGEST_SIDE, side, config.spatial_merge_size, config.temporal_patch_size,
@@ -93,9 +96,10 @@ def patches(
 @triton.jit
 def _resize_width(
     frames, sizes, starts, weights, rows, frame_bytes, width, taps, LONGEST: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One row of one frame to `width` pixels."""
+    await_previous(EARLY)
     y, block, f = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     height, source = tl.load(sizes + 4 * f), tl.load(sizes + 4 * f + 1)
     used = tl.load(sizes + 4 * f + 3)
@@ -122,9 +126,10 @@ def _resize_width(
 def _resize_height(
     rows, sizes, starts, weights, statistics, out, height, width, taps, grids,
     LONGEST: tl.constexpr, SIDE: tl.constexpr, MERGE: tl.constexpr, SLOTS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One output row of one temporal slot: the other axis, then each value to its patch."""
+    await_previous(EARLY)
     y, block, slot = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     frame, time = slot // SLOTS, slot % SLOTS
     f = frame * grids + tl.minimum(time, grids - 1)
@@ -137,6 +142,7 @@ def _resize_height(
         line = rows + (f * LONGEST + tl.minimum(start + i, LONGEST - 1)) * width * 3
         # What lies beyond the frame was never written, but is a byte that weighs nothing.
         total += w * tl.load(line + value, mask=inside, other=0).to(tl.float32)
+    start_next(EARLY)
     x, c = value // 3, value % 3
     mean, deviation = tl.load(statistics + c), tl.load(statistics + 3 + c)
     normed = (_whole(total) / 255.0 - mean) / deviation

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import await_previous, launch, start_next
+
 SHORT = 64  # slots of a segment that a program of `_short_segment` holds
 # Queries of a program of `_long_segment`, and keys it looks at at once.
 LONG, LONG_FLOAT32 = (64, 128), (32, 32)
@@ -24,13 +26,15 @@ def segment_attention(
     # What it holds fits the registers where tensor cores read shared memory: Hopper, Blackwell
     # of data centres, Thor.
     if length <= SHORT and 9 <= torch.cuda.get_device_capability(qkv.device)[0] <= 11:
-        _short_segment[(frames * slots // length, heads)](
+        launch(
+            _short_segment, (frames * slots // length, heads),
             qkv, *rope, valid, out, slots, head**-0.5, heads, head, length,
             max(16, triton.next_power_of_2(length)), half_block,
             max(16, triton.next_power_of_2(head)), precision, num_warps=4,
         )  # fmt: skip
         return out
-    _rotate[(frames * slots,)](
+    launch(
+        _rotate, (frames * slots,),
         qkv, *rope, slots, heads, head // 2, triton.next_power_of_2(2 * heads), half_block,
         num_warps=2,
     )  # fmt: skip
@@ -38,7 +42,8 @@ def segment_attention(
     rest = max(16, triton.next_power_of_2(head - first)) if head > first else 0
     block, keys = LONG_FLOAT32 if qkv.dtype == torch.float32 else LONG
     keys = min(keys, max(16, triton.next_power_of_2(length)))
-    _long_segment[(triton.cdiv(length, block), heads, frames * slots // length)](
+    launch(
+        _long_segment, (triton.cdiv(length, block), heads, frames * slots // length),
         qkv, valid, out, slots, length, head**-0.5, heads, head, block, keys, first, rest,
         precision, num_warps=4, num_stages=2,
     )  # fmt: skip
@@ -49,9 +54,10 @@ def segment_attention(
 def _short_segment(
     qkv, cos, sin, valid, out, slots, scale, HEADS: tl.constexpr, WIDTH: tl.constexpr,
     LENGTH: tl.constexpr, SLOTS: tl.constexpr, HALF: tl.constexpr, FULL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One head of one segment, rotated as it is loaded."""
+    await_previous(EARLY)
     segment, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     half: tl.constexpr = WIDTH // 2
     i, d, e = tl.arange(0, SLOTS), tl.arange(0, HALF), tl.arange(0, FULL)
@@ -64,6 +70,7 @@ def _short_segment(
     q1, q2 = _rotated(start + d, c, s, inside & (d < half), half)
     k1, k2 = _rotated(start + HEADS * WIDTH + d, c, s, inside & (d < half), half)
     v = tl.load(start + 2 * HEADS * WIDTH + e, mask=inside & (e < WIDTH), other=0)
+    start_next(EARLY)
     scores = tl.dot(q1, k1.T, input_precision=PRECISION)
     scores = tl.dot(q2, k2.T, scores, input_precision=PRECISION)
     seen = i < LENGTH
@@ -79,12 +86,13 @@ def _short_segment(
 def _long_segment(
     qkv, valid, out, slots, length, scale, HEADS: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, KEYS: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """A block of queries of one head of a segment, rotated already.
 
     A width that is no power of two goes in two pieces, FIRST and REST (which may be 0).
     """
+    await_previous(EARLY)
     block, head, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     i = (block * BLOCK + tl.arange(0, BLOCK))[:, None]
     start = qkv + segment * length * 3 * HEADS * WIDTH + head * WIDTH
@@ -118,6 +126,7 @@ def _long_segment(
         if REST:
             o2 = tl.dot(chance, v2, o2 * shrink[:, None], input_precision=PRECISION)
         most = higher
+    start_next(EARLY)
     place = out + ((segment * length + i) * HEADS + head) * WIDTH
     d, e = tl.arange(0, FIRST), FIRST + tl.arange(0, max(REST, 1))
     o1, o2 = o1 / total[:, None], o2 / total[:, None]
@@ -152,13 +161,15 @@ def _rotated(place, c, s, inside, half):
 @triton.jit
 def _rotate(
     qkv, cos, sin, slots, heads: tl.constexpr, half: tl.constexpr, HEADS: tl.constexpr,
-    HALF: tl.constexpr,
+    HALF: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Rotary embedding of all q and k heads of one slot, in place."""
+    await_previous(EARLY)
     token = tl.program_id(0).to(tl.int64)
     h, d = tl.arange(0, HEADS), tl.arange(0, HALF)
     c = tl.load(cos + token % slots * 2 * half + d, mask=d < half, other=0)
     s = tl.load(sin + token % slots * 2 * half + d, mask=d < half, other=0)
+    start_next(EARLY)
     inside = (h < 2 * heads)[:, None] & (d < half)
     place = qkv + token * 6 * heads * half + h[:, None] * 2 * half + d
     first, second = _rotated(place, c, s, inside, half)
