@@ -15,10 +15,13 @@ from ...weights import Fp8
 from .launch import await_previous, launch, start_next
 
 FP8_MAX = 448.0  # largest number of float8_e4m3fn
+RESERVED = 1024  # bytes of shared memory that CUDA takes for each program
 NORM_WARP = 256  # values of a row for each warp of its norm
-# Programs that keep a GPU busy, and inputs that are worth a program of their own.
-PROGRAMS = 256
+# Outputs that keep a GPU busy at once, and inputs that are worth a program of their own.
+OUTPUTS = 2**21
 SHARE = 1376
+MANY_INPUTS = 8192  # from which larger tiles pay
+MOST_STAGES = 6  # tiles of inputs that are on their way at once
 
 
 @dataclass
@@ -181,8 +184,11 @@ def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsu
     values = x.values.view(-1, width)
     tokens = len(values)
     block_m, block_n, block_k = (128, 64, 128) if tokens > 64 else (64, 128, 128)
+    if width >= MANY_INPUTS and tokens > block_m:
+        block_m *= 2
     tiles = triton.cdiv(rows, block_n), triton.cdiv(tokens, block_m)
-    shares = max(1, min(triton.cdiv(PROGRAMS, tiles[0] * tiles[1]), width // SHARE))
+    outputs = tiles[0] * block_n * tiles[1] * block_m
+    shares = max(1, min(triton.cdiv(OUTPUTS, outputs), width // SHARE))
     parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
     launch(
         _fp8_part, (tiles[0], shares, tiles[1]),
@@ -190,10 +196,19 @@ def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsu
         TensorDescriptor.from_tensor(weight.values, [block_n, block_k]),
         x.scale, weight.scale, parts, tokens, rows, width,
         triton.cdiv(width, shares * block_k) * block_k, block_m, block_n, block_k, num_warps=4,
-        # With one less a multiprocessor has room for a third program.
-        num_stages=4 if tiles[0] * shares * tiles[1] <= PROGRAMS else 3,
+        num_stages=_stages(
+            tiles[0] * shares * tiles[1], (block_m + block_n) * block_k, values.device
+        ),
     )  # fmt: skip
     return Unsummed(residual, parts, bias)
+
+
+def _stages(programs: int, tile: int, device: torch.device) -> int:
+    """How many tiles of so many bytes a program may hold for all programs to run at once."""
+    properties = torch.cuda.get_device_properties(device)
+    neighbours = triton.cdiv(programs, properties.multi_processor_count)
+    room = properties.shared_memory_per_multiprocessor // neighbours - RESERVED
+    return max(2, min(MOST_STAGES, room // tile))
 
 
 def product(
