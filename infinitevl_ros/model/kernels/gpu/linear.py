@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -190,15 +191,15 @@ def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsu
     outputs = tiles[0] * block_n * tiles[1] * block_m
     shares = max(1, min(triton.cdiv(OUTPUTS, outputs), width // SHARE))
     parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
+    grid = tiles[0], shares, tiles[1]
     launch(
-        _fp8_part, (tiles[0], shares, tiles[1]),
+        _fp8_part, grid,
         TensorDescriptor.from_tensor(values, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight.values, [block_n, block_k]),
         x.scale, weight.scale, parts, tokens, rows, width,
-        triton.cdiv(width, shares * block_k) * block_k, block_m, block_n, block_k, num_warps=4,
-        num_stages=_stages(
-            tiles[0] * shares * tiles[1], (block_m + block_n) * block_k, values.device
-        ),
+        triton.cdiv(width, shares * block_k) * block_k, block_m, block_n, block_k,
+        num_warps=max(4, block_m // 32),
+        num_stages=_stages(math.prod(grid), (block_m + block_n) * block_k, values.device),
     )  # fmt: skip
     return Unsummed(residual, parts, bias)
 
