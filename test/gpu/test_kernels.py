@@ -1,6 +1,7 @@
 """Every Triton kernel against plain torch, at sizes of the golden network and of the 4B one."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,6 +91,41 @@ def test_projections_in_8_bits(tokens, width, inner, keep):
         hidden = plain.norm_swiglu(x, norm, 1e-6, mlp)
         wanted = plain.linear_add(hidden, mlp.down, bias, x.float())
         close(found - x, wanted - x, 0.08)
+
+
+@pytest.mark.parametrize('tile', [(128, 128), (128, 64), (256, 64), (64, 128)])
+@pytest.mark.parametrize(('tokens', 'width', 'rows'), [(256, 2048, 12320), (77, 1296, 208)])
+def test_our_product_in_8_bits_beside_the_librarys(tokens, width, rows, tile):
+    """Sizes that no tile divides among them; the two differ by their last rounding alone."""
+    weight = gpu.quantise_weight(normal(rows, width))
+    x = gpu.linear.normed(normal(1, tokens, width), normal(width), 1e-6, None, True)
+    for bias in (None, normal(rows, dtype=torch.bfloat16)):
+        scales = x.scale[:, None], weight.scale[None]
+        values = x.values[0], weight.values.T
+        wanted = torch._scaled_mm(*values, *scales, bias=bias, out_dtype=torch.bfloat16)
+        found = torch.full((1, tokens, rows), torch.nan, dtype=torch.bfloat16, device='cuda')
+        gpu.fp8._multiply(x, weight, bias, found, tile, 3)
+        close(found[0], wanted, 2e-3)
+        close(gpu.fp8.fp8_linear(x, weight, bias, torch.bfloat16)[0], wanted, 2e-3)
+        # In shares, each is rounded for itself.
+        shares = torch.full((3, tokens, rows), torch.nan, dtype=torch.bfloat16, device='cuda')
+        gpu.fp8._multiply(x, weight, None, shares, tile, 3)
+        close(shares.float().sum(0) + (0 if bias is None else bias), wanted.float(), 5e-3)
+
+
+def test_products_in_8_bits_that_just_fill_a_gpu_are_ours(monkeypatch):
+    """On the 132 multiprocessors of an H100: a delta layer's inputs, not those of two pictures."""
+    h100 = SimpleNamespace(
+        major=9, multi_processor_count=132, shared_memory_per_multiprocessor=233_472
+    )
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda _: h100)
+    gpu.fp8._tile_of_one_wave.cache_clear()
+    found = {
+        sizes: gpu.fp8._tile_of_one_wave(*sizes, torch.device('cuda', 0))
+        for sizes in ((256, 12320), (1024, 3840), (512, 12320), (256, 2560), (16, 22016))
+    }
+    gpu.fp8._tile_of_one_wave.cache_clear()
+    assert list(found.values()) == [(128, 64), (128, 128), None, None, None]
 
 
 @pytest.mark.parametrize('precision', ['16 bits', '8 bits', 'inner values too'])

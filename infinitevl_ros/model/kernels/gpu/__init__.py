@@ -2,7 +2,8 @@
 
 from .attention import sliding_attention
 from .delta import gated_delta_net
-from .linear import linear_add, norm_linear, quantise_weight, rms_norm, scores, settled
+from .fp8 import quantise_weight
+from .linear import linear_add, norm_linear, rms_norm, scores, settled
 from .mlp import norm_swiglu
 from .segments import segment_attention
 

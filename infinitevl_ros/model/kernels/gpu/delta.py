@@ -15,8 +15,8 @@ from torch import Tensor
 from ...config import ModelConfig
 from ...state import Turn
 from ...weights import Fp8, GatedDeltaNet
+from .fp8 import in_8_bits
 from .launch import await_previous, launch, start_next
-from .linear import in_8_bits
 
 CHUNK = 32  # tokens solved for at once
 VALUES = 32  # columns of a state that one program holds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,19 +9,12 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...weights import Fp8
+from .fp8 import finish, fp8_linear, fp8_shares, in_8_bits
 from .launch import await_previous, launch, start_next
 
-FP8_MAX = 448.0  # largest number of float8_e4m3fn
-RESERVED = 1024  # bytes of shared memory that CUDA takes for each program
 NORM_WARP = 256  # values of a row for each warp of its norm
-# Outputs that keep a GPU busy at once, and inputs that are worth a program of their own.
-OUTPUTS = 2**21
-SHARE = 1376
-MANY_INPUTS = 8192  # from which larger tiles pay
-MOST_STAGES = 6  # tiles of inputs that are on their way at once
 
 
 @dataclass
@@ -65,27 +57,13 @@ def norm_linear(
     return project(normed(x, norm, eps, shift, in_8_bits(weight)), weight, bias, norm.dtype)
 
 
-def in_8_bits(weight: Tensor | Fp8) -> bool:
-    """Whether a product of many tokens with it is made in 8 bits."""
-    return isinstance(weight, Fp8) and weight.wide is None
-
-
 def project(
     x: Tensor | Fp8, weight: Tensor | Fp8, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """Many tokens x [.., K] @ weight.T + bias by the library; in 8 bits where x is."""
     if isinstance(x, Tensor):
         return F.linear(x, weight.wide if isinstance(weight, Fp8) else weight, bias)
-    y = torch._scaled_mm(
-        x.values.view(-1, x.values.shape[-1]),
-        weight.values.T,
-        x.scale[:, None],
-        weight.scale[None],
-        bias=bias,
-        out_dtype=dtype,
-        use_fast_accum=True,
-    )
-    return y.view(*x.values.shape[:-1], -1)
+    return fp8_linear(x, weight, bias, dtype)
 
 
 def linear_add(
@@ -94,7 +72,7 @@ def linear_add(
     """See `plain.linear_add`; adds to `residual` in place, or leaves that to the next norm."""
     residual = settled(residual)
     if isinstance(x, Fp8):
-        return _add_fp8(residual, x, weight, bias)
+        return Unsummed(residual, fp8_shares(x, weight), bias)
     if is_one(x):
         return product(x, weight, bias, residual=residual)
     if isinstance(weight, Fp8):
@@ -119,13 +97,6 @@ def scores(hidden: Tensor, head: Tensor) -> Tensor:
     if hidden.numel() == hidden.shape[-1]:
         return product(hidden, head, dtype=torch.float32)
     return F.linear(hidden, head).float()
-
-
-def quantise_weight(weight: Tensor, keep: bool = False) -> Fp8:
-    """A matrix in fp8, each row scaled to use the whole range; `keep` it as it was as well."""
-    scale = weight.float().abs().amax(1).clamp(min=1e-12) / FP8_MAX
-    values = (weight.float() / scale[:, None]).to(torch.float8_e4m3fn)
-    return Fp8(values, scale, weight if keep else None)
 
 
 def is_one(x: Tensor) -> bool:
@@ -173,43 +144,6 @@ def _add(residual: Tensor, parts: Tensor, bias: Tensor | None) -> Tensor:
         residual, parts, bias, width, count, block, num_warps=max(1, block // 256),
     )  # fmt: skip
     return residual
-
-
-def _add_fp8(residual: Tensor, x: Fp8, weight: Fp8, bias: Tensor | None) -> Unsummed:
-    """Residual [.., N] + x [.., K] @ weight.T + bias.
-
-    Where there are too few tiles to keep a GPU busy, each is made in shares of the inputs, which
-    are added up in a fixed order.
-    """
-    rows, width = weight.values.shape
-    values = x.values.view(-1, width)
-    tokens = len(values)
-    block_m, block_n, block_k = (128, 64, 128) if tokens > 64 else (64, 128, 128)
-    if width >= MANY_INPUTS and tokens > block_m:
-        block_m *= 2
-    tiles = triton.cdiv(rows, block_n), triton.cdiv(tokens, block_m)
-    outputs = tiles[0] * block_n * tiles[1] * block_m
-    shares = max(1, min(triton.cdiv(OUTPUTS, outputs), width // SHARE))
-    parts = values.new_empty(shares, tokens, rows, dtype=torch.bfloat16)
-    grid = tiles[0], shares, tiles[1]
-    launch(
-        _fp8_part, grid,
-        TensorDescriptor.from_tensor(values, [block_m, block_k]),
-        TensorDescriptor.from_tensor(weight.values, [block_n, block_k]),
-        x.scale, weight.scale, parts, tokens, rows, width,
-        triton.cdiv(width, shares * block_k) * block_k, block_m, block_n, block_k,
-        num_warps=max(4, block_m // 32),
-        num_stages=_stages(math.prod(grid), (block_m + block_n) * block_k, values.device),
-    )  # fmt: skip
-    return Unsummed(residual, parts, bias)
-
-
-def _stages(programs: int, tile: int, device: torch.device) -> int:
-    """How many tiles of so many bytes a program may hold for all programs to run at once."""
-    properties = torch.cuda.get_device_properties(device)
-    neighbours = triton.cdiv(programs, properties.multi_processor_count)
-    room = properties.shared_memory_per_multiprocessor // neighbours - RESERVED
-    return max(2, min(MOST_STAGES, room // tile))
 
 
 def product(
@@ -279,26 +213,6 @@ def _sums_and_most(a, b, c, d, e, f):
 
 
 @triton.jit
-def _fp8_part(
-    x, weight, x_scale, scale, parts, tokens, rows, width, share, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """A tile of x @ weight.T over a share of the inputs."""
-    await_previous(EARLY)
-    n0, part, m0 = tl.program_id(0) * BLOCK_N, tl.program_id(1), tl.program_id(2) * BLOCK_M
-    y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    first = part * share
-    for k in range(first, tl.minimum(first + share, width), BLOCK_K):
-        y = tl.dot(x.load([m0, k]), weight.load([n0, k]).T, y)
-    start_next(EARLY)
-    m, n = m0 + tl.arange(0, BLOCK_M), n0 + tl.arange(0, BLOCK_N)
-    y *= tl.load(x_scale + m, mask=m < tokens, other=0)[:, None]
-    y *= tl.load(scale + n, mask=n < rows, other=0)
-    place = parts + (part * tokens + m[:, None]) * rows + n
-    tl.store(place, y.to(parts.dtype.element_ty), mask=(m < tokens)[:, None] & (n < rows))
-
-
-@triton.jit
 def _add_parts(
     residual, parts, bias, width, PARTS: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
 ):
@@ -365,13 +279,3 @@ def _vector_product(
     if residual is not None:
         y += tl.load(residual + n, mask=inside, other=0).to(tl.float32)
     tl.store(out + n, y.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def finish(y, n, inside, scale, bias):
-    """Outputs n, the last axis of y, with what their weights' rows have beside them."""
-    if scale is not None:
-        y *= tl.load(scale + n, mask=inside, other=0)
-    if bias is not None:
-        y += tl.load(bias + n, mask=inside, other=0).to(tl.float32)
-    return y

@@ -11,8 +11,9 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...weights import Fp8, Mlp
+from .fp8 import finish, in_8_bits
 from .launch import await_previous, launch, start_next
-from .linear import Unsummed, finish, in_8_bits, is_one, normed, product, project, warps_for
+from .linear import Unsummed, is_one, normed, product, project, warps_for
 
 # Tokens whose tiles keep a GPU busy in one kernel with SwiGLU; with fewer the library is faster,
 # unless its outputs would still have to be rounded to 8 bits.
