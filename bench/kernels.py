@@ -8,8 +8,11 @@ network. Prints microseconds a call, and for one token the share of the memory's
 from __future__ import annotations
 
 import itertools
+import statistics
+import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -183,6 +186,36 @@ def fla(c: ModelConfig) -> None:
         print(f'{"fla, recurrence and norms alone":34} {tokens:6} {microseconds(call, 10):9.1f}')
 
 
+def host_copies() -> None:
+    """Ways of a camera's frame to the GPU, from the call until it is there."""
+    frames = [torch.randint(0, 256, (720 * 1280 * 3,), dtype=torch.uint8) for _ in range(8)]
+    staging = torch.empty_like(frames[0], pin_memory=True)
+    device = torch.empty_like(frames[0], device='cuda')
+    host, piece = staging.numpy(), 2**20
+
+    def in_pieces(frame: torch.Tensor) -> None:
+        for at in range(0, len(frame), piece):
+            np.copyto(host[at : at + piece], frame.numpy()[at : at + piece])
+            device[at : at + piece].copy_(staging[at : at + piece], non_blocking=True)
+
+    calls = {
+        'into staging alone': lambda frame: np.copyto(host, frame.numpy()),
+        'through staging in pieces of 1 MB': in_pieces,
+        'by CUDA from where it lies': lambda frame: device.copy_(frame, non_blocking=True),
+        'from staging': lambda _: device.copy_(staging, non_blocking=True),
+    }
+    print('\na frame of 1280 x 720                      us')
+    for name, call in calls.items():
+        times = []
+        for frame in frames * 10:
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+            call(frame)
+            torch.cuda.synchronize()
+            times.append((time.perf_counter() - began) * 1e6)
+        print(f'{name:34} {statistics.median(times):10.0f}')
+
+
 @torch.no_grad()
 def main() -> None:
     print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}')
@@ -191,6 +224,7 @@ def main() -> None:
     print(f'device copy: {2 * 2**31 / us / 1e6:.2f} TB/s')
     projections()
     mixers()
+    host_copies()
 
 
 if __name__ == '__main__':

@@ -17,7 +17,6 @@ from .options import Options
 from .runner import Picture
 from .steps import Geometry, frame_turn
 
-PIECE = 2**20  # bytes of a frame that are copied at once
 # Vision blocks that a GPU works on for as long as the launch of the others takes.
 FIRST_BLOCKS = 4
 
@@ -85,18 +84,18 @@ class CameraInput:
         return self._host[i, j].numpy()[: 3 * height * width].reshape(shape)
 
     def _load_pixels(self, i: int, j: int, frame: np.ndarray) -> None:
-        """In pieces: one is on its way to the device while the next is staged."""
-        host, device = self._host[i, j], self._frames[i, j]
-        staged = self.room(i, j, frame.shape)
-        is_there = staged.ctypes.data == frame.ctypes.data
-        height, row = len(frame), 3 * frame.shape[1]
-        step = max(1, PIECE // row)
-        for first in range(0, height, step):
-            last = min(first + step, height)
+        """On its way to the device when this returns, and there before the picture is taken."""
+        size, host = frame.size, self._host[i, j]
+        whole = frame.flags.c_contiguous
+        is_there = whole and frame.ctypes.data == host.data_ptr()
+        if whole and frame.flags.writeable and not is_there:
+            # CUDA copies it through memory of its own, piece by piece, faster than we can.
+            source = torch.from_numpy(frame).view(-1)
+        else:
             if not is_there:
-                np.copyto(staged[first:last], frame[first:last])
-            piece = slice(first * row, last * row)
-            device[piece].copy_(host[piece], non_blocking=True)
+                np.copyto(self.room(i, j, frame.shape), frame)
+            source = host[:size]
+        self._frames[i, j, :size].copy_(source, non_blocking=True)
 
     def begin(self) -> None:
         """Frames through the first blocks of the vision tower."""

@@ -309,7 +309,7 @@ def test_two_frames_in_one_grid(network):
 
 @pytest.mark.parametrize('grids', [1, 2])
 def test_a_frame_that_is_made_where_it_is_copied_from(network, grids):
-    """Of changing sizes, of one camera and of two, and beside rows with padding: the same bits."""
+    """Of changing sizes, of one camera and of two, or from anywhere else: the same bits."""
     e = engine(network, cameras=4, frames_per_grid=grids)
     plain, made = [e.new_memory(), e.new_memory()], [e.new_memory(), e.new_memory()]
     for i in range(4 * grids):
@@ -323,12 +323,25 @@ def test_a_frame_that_is_made_where_it_is_copied_from(network, grids):
             frames.append(Frame(memory, room, stamp))
         e.ingest_together(frames)
         assert all(map(identical, made, plain))
-    padded = np.zeros((120, 200, 3), np.uint8)
-    padded[:, :160] = frame(9, 120, 160)
-    for _ in range(grids):
-        e.ingest(made[0], padded[:, :160], 10 * SECOND)
-        e.ingest(plain[0], np.ascontiguousarray(padded[:, :160]), 10 * SECOND)
-    assert identical(made[0], plain[0])
+    picture = frame(9, 120, 160)
+    fixed = picture.copy()
+    fixed.flags.writeable = False
+    mirrored = np.ascontiguousarray(picture[:, ::-1])[:, ::-1]
+
+    def part(of):
+        of[:, :160] = picture
+        return of[:, :160]
+
+    for make in (
+        lambda: part(np.zeros((120, 200, 3), np.uint8)),
+        lambda: part(e.room_for_frame(made[0], (120, 200, 3))),
+        lambda: fixed,
+        lambda: mirrored,
+    ):
+        for _ in range(grids):
+            e.ingest(made[0], make(), 10 * SECOND)
+            e.ingest(plain[0], picture, 10 * SECOND)
+        assert identical(made[0], plain[0])
 
 
 def test_answers_in_json(checkpoint):
