@@ -1,8 +1,9 @@
 """Compiles the kernels of a frame and of a token for GPUs that are not there, at the 4B sizes.
 
 Needs triton, but no GPU: python3 bench/other_gpus.py 8.0 8.7. The operators are called as ever, in
-bfloat16, and what they would launch is compiled instead. Prints registers, bytes spilled and
-shared memory of each kernel; ends with 1 if one needs more shared memory than that GPU has.
+bfloat16 (and in 8 bits, where a GPU has them), and what they would launch is compiled instead.
+Prints registers, bytes spilled and shared memory of each kernel; ends with 1 if one needs more
+shared memory than that GPU has.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from infinitevl_ros.model.decoder import rope_tables
 from infinitevl_ros.model.kernels import gpu
 from infinitevl_ros.model.kernels.gpu import pixels
+from infinitevl_ros.model.kernels.gpu.prepare import quantise_mlp
 from infinitevl_ros.model.state import StreamState
 from infinitevl_ros.model.weights import GatedDeltaNet, Mlp
 
 # Bytes of shared memory that a program may take, by compute capability (CUDA C++ Programming
 # Guide, technical specifications).
 SHARED = {80: 166_912, 86: 101_376, 87: 166_912, 89: 101_376, 90: 232_448, 120: 101_376}
+OPTIONS = 'num_warps', 'num_stages', 'launch_pdl'
 TYPES = {
     torch.bfloat16: 'bf16',
+    torch.float8_e4m3fn: 'fp8e4nv',
     torch.float32: 'fp32',
     torch.int64: 'i64',
     torch.uint8: 'u8',
@@ -70,6 +74,14 @@ def operators(tokens: int) -> None:
         sizes = numbers(1, 1, 4, dtype=torch.int64)
         resize = (starts, starts), (taps, taps), (448, 448)
         pixels.patches(frames, sizes, *resize, config.vision, torch.bfloat16)
+
+
+def operators_in_8_bits(tokens: int) -> None:
+    """What takes the place of some of them with fp8."""
+    norm, stream = numbers(2048), numbers(1, tokens, 2048, dtype=torch.float32)
+    mlp = quantise_mlp(Mlp(numbers(22016, 2048), numbers(2048, 11008)))
+    gpu.linear_add(gpu.norm_swiglu(stream, norm, 1e-6, mlp), mlp.down, None, stream)
+    gpu.norm_linear(stream, norm, 1e-6, gpu.quantise_weight(numbers(12320, 2048)))
 
 
 def compiled(kernel: JITFunction, values: dict, options: dict, target: GPUTarget) -> tuple:
@@ -110,13 +122,18 @@ def main() -> int:
 
         def run(kernel: JITFunction, *given: object, grid: object, warmup: bool, **named: object):
             nonlocal fits
-            options = {key: named.pop(key) for key in ('num_warps', 'num_stages') if key in named}
+            options = {key: named.pop(key) for key in OPTIONS if key in named}
             values = dict(zip(kernel.arg_names, given, strict=False)) | named
             registers, spilled, shared = compiled(kernel, values, options, target)
             fits &= shared <= most
             print(f'  {kernel.__name__:24}{registers:10}{spilled:9}{shared:9}')
 
-        properties = mock.Mock(major=major, shared_memory_per_block_optin=most)
+        properties = mock.Mock(
+            major=major,
+            shared_memory_per_block_optin=most,
+            shared_memory_per_multiprocessor=most + gpu.fp8.RESERVED,
+            multi_processor_count=132,  # an H100's
+        )
         with (
             mock.patch.object(JITFunction, 'run', run),
             mock.patch('torch.cuda.get_device_capability', return_value=(major, minor)),
@@ -124,7 +141,10 @@ def main() -> int:
         ):
             for tokens in (256, 1):
                 gpu.mlp._has_room.cache_clear()
+                gpu.fp8._tile_of_one_wave.cache_clear()
                 operators(tokens)
+                if capability >= 89:
+                    operators_in_8_bits(tokens)
     return 0 if fits else 1
 
 
