@@ -10,6 +10,10 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
+
+# Its functions have the group of all processes as a default. Were they made when that is there
+# already (an optimizer imports them), it would outlive `leave`, and its threads Python.
+import torch.distributed.nn
 from torch import Tensor
 
 from .data import Phase
@@ -32,7 +36,7 @@ class Group:
         return cls(dist.get_rank(), dist.get_world_size())
 
     def leave(self) -> None:
-        if self.size > 1:
+        if dist.is_initialized():
             dist.destroy_process_group()
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,14 +32,46 @@ def test_a_process_alone_asks_nobody():
     assert ALONE.agree(False) is False
 
 
+LEAVING = """
+from pathlib import Path
+import torch
+from training.group import Group
+group = Group.join()
+names = lambda: [file.read_text() for file in Path('/proc/self/task').glob('*/comm')]
+print(sum('gloo' in name for name in names()))
+torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))])
+group.leave()
+print(sum('gloo' in name for name in names()))
+"""
+
+
+def test_a_group_that_was_left_has_no_threads():
+    """One that is still at work when Python ends would end the process as failed."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    torchrun = {'TORCHELASTIC_RUN_ID': 'alone', 'MASTER_ADDR': '127.0.0.1', 'RANK': '0'}
+    torchrun |= {'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_PORT': str(port)}
+    done = subprocess.run(
+        [sys.executable, '-c', LEAVING], cwd=ROOT, env=plain() | torchrun, capture_output=True,
+        text=True, timeout=120, check=True,
+    )  # fmt: skip
+    before, after = map(int, done.stdout.split())
+    assert before > 0
+    assert after == 0
+
+
+def plain():
+    """The environment of a plain shell: ./dev keeps the folder that one is in from imports."""
+    return {name: value for name, value in os.environ.items() if name != 'PYTHONSAFEPATH'}
+
+
 def together(folder, config, *arguments):
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
     command = [*torchrun, '--nproc-per-node', '2', '-m', 'training', *arguments]
     command += ['--config', str(config), '--folder', str(folder), '--device', 'cpu']
-    # As from a plain shell: ./dev keeps the folder that one is in from being imported.
-    plain = {name: value for name, value in os.environ.items() if name != 'PYTHONSAFEPATH'}
     done = subprocess.run(
-        command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=plain(), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
