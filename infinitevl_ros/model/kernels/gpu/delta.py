@@ -1,4 +1,4 @@
-"""Gated DeltaNet in Triton: the recurrence over a chunk at a time, or a single step.
+"""Gated DeltaNet in Triton: the recurrence over a chunk at a time (a token: `delta_step`).
 
 The algebra is that of `plain.delta_rule`. One kernel prepares every chunk by itself (gates, decays
 and the inverse of its triangular system), a second walks through the chunks with the state in
@@ -15,11 +15,11 @@ from torch import Tensor
 from ...config import ModelConfig
 from ...state import Turn
 from ...weights import Fp8, GatedDeltaNet
+from .delta_step import VALUES, silu, softplus, step
 from .fp8 import in_8_bits
 from .launch import await_previous, launch, start_next
 
 CHUNK = 32  # tokens solved for at once
-VALUES = 32  # columns of a state that one program holds
 
 
 def gated_delta_net(
@@ -34,7 +34,7 @@ def gated_delta_net(
     batch, tokens, width = projected.shape
     heads, key, value = config.num_linear_heads, config.linear_head_dim, config.linear_value_dim
     o = projected.new_empty(batch, tokens, heads, value, dtype=torch.float32)
-    run = _step if tokens == 1 else _chunks
+    run = step if tokens == 1 else _chunks
     run(projected, mixer, conv, recurrent, turn, config, o)
     fp8, scales = batch * tokens > 1 and in_8_bits(mixer.out), None
     out = projected.new_empty(
@@ -50,26 +50,6 @@ def gated_delta_net(
         num_warps=min(8, group),
     )  # fmt: skip
     return Fp8(out, scales) if fp8 else out
-
-
-def _step(
-    projected: Tensor,
-    mixer: GatedDeltaNet,
-    conv: Tensor,
-    recurrent: Tensor,
-    turn: Turn,
-    config: ModelConfig,
-    o: Tensor,
-) -> None:
-    batch, _, width = projected.shape
-    heads, key, value = config.num_linear_heads, config.linear_head_dim, config.linear_value_dim
-    columns = min(VALUES, value)
-    launch(
-        _delta_step, (value // columns, heads, batch),
-        projected, conv, mixer.conv, recurrent, o, mixer.a_log, mixer.dt_bias, turn.rows,
-        turn.start, width, conv.stride(0), recurrent.stride(0),
-        heads, key, value, config.conv_size, columns, num_warps=4,
-    )  # fmt: skip
 
 
 def _chunks(
@@ -111,20 +91,6 @@ def _chunks(
 
 
 @triton.jit
-def _softplus(x):
-    """log(1 + exp(x)) that keeps its digits where exp(x) is small."""
-    e = tl.exp(tl.minimum(x, 20.0))
-    one = 1.0 + e
-    log1p = tl.where(one == 1.0, e, tl.log(one) * (e / tl.maximum(one - 1.0, 1e-30)))
-    return tl.where(x > 20.0, x, log1p)
-
-
-@triton.jit
-def _silu(x):
-    return x * tl.sigmoid(x)
-
-
-@triton.jit
 def _short_conv(
     x, history, weight, out, rows, start, lengths, tokens, width, channels, history_row,
     HEADS: tl.constexpr, KEY: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr,
@@ -155,7 +121,7 @@ def _short_conv(
             )
         y += value.to(tl.float32) * w
     start_next(EARLY)
-    y = _silu(y)
+    y = silu(y)
     if head < 2 * HEADS:
         y *= tl.rsqrt(tl.sum(y * y, 1) + 1e-6)[:, None]
         if head < HEADS:
@@ -248,7 +214,7 @@ def _load_gates(gates, t, count, width, rate, shift, HEADS: tl.constexpr):
     counts = t < count
     a = tl.load(gates + t * width, mask=counts, other=0).to(tl.float32)
     b = tl.load(gates + t * width + HEADS, mask=counts, other=0).to(tl.float32)
-    g = tl.where(counts, rate * _softplus(a + shift), 0.0)
+    g = tl.where(counts, rate * softplus(a + shift), 0.0)
     return tl.cumsum(g, 0), tl.where(counts, tl.sigmoid(b), 0.0)
 
 
@@ -331,61 +297,6 @@ def _dot(a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _step_conv(x, history, weight, c, first, channels, TAPS: tl.constexpr):
-    """SiLU of the convolution of channels c at one token."""
-    new = tl.load(x + c).to(tl.float32)
-    y = new * tl.load(weight + c * TAPS + TAPS - 1).to(tl.float32)
-    for i in tl.static_range(TAPS - 1):
-        slot = (first + 1 + i) % TAPS
-        old = tl.load(history + slot * channels + c).to(tl.float32)
-        y += old * tl.load(weight + c * TAPS + i).to(tl.float32)
-    return _silu(y)
-
-
-@triton.jit
-def _delta_step(
-    projected, conv, conv_weight, recurrent, out, a_log, dt_bias, rows, start, width, conv_row,
-    recurrent_row, HEADS: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
-    TAPS: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr,
-):  # fmt: skip
-    """Convolution, gates and recurrence of one token, for some value columns of a head.
-
-    The new input goes where the one of TAPS tokens ago stood, which nobody reads any more.
-    """
-    await_previous(EARLY)
-    start_next(EARLY)
-    column, head, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    channels = HEADS * (2 * KEY + VALUE)
-    row = tl.load(rows + b)
-    first = tl.load(start + b)
-    x = projected + b.to(tl.int64) * width
-    history = conv + row * conv_row
-    d = tl.arange(0, KEY)
-    v = column * COLUMNS + tl.arange(0, COLUMNS)
-    cq, ck, cv = head * KEY + d, (HEADS + head) * KEY + d, 2 * HEADS * KEY + head * VALUE + v
-    q = _step_conv(x, history, conv_weight, cq, first, channels, TAPS)
-    k = _step_conv(x, history, conv_weight, ck, first, channels, TAPS)
-    value = _step_conv(x, history, conv_weight, cv, first, channels, TAPS)
-    slot = history + first % TAPS * channels
-    tl.store(slot + cv, tl.load(x + cv))
-    if column == 0:
-        tl.store(slot + cq, tl.load(x + cq))
-        tl.store(slot + ck, tl.load(x + ck))
-    q *= tl.rsqrt(tl.sum(q * q, 0) + 1e-6) * tl.rsqrt(KEY * 1.0)
-    k *= tl.rsqrt(tl.sum(k * k, 0) + 1e-6)
-
-    gates = x + HEADS * (2 * KEY + 2 * VALUE) + head
-    a, b_ = tl.load(gates).to(tl.float32), tl.load(gates + HEADS).to(tl.float32)
-    g = -tl.exp(tl.load(a_log + head)) * _softplus(a + tl.load(dt_bias + head))
-    place = recurrent + row * recurrent_row + (head * KEY + d[:, None]) * VALUE + v
-    state = tl.load(place) * tl.exp(g)
-    change = tl.sigmoid(b_) * (value - tl.sum(k[:, None] * state, 0))
-    state += k[:, None] * change[None, :]
-    tl.store(place, state)
-    tl.store(out + (b * HEADS + head) * VALUE + v, tl.sum(q[:, None] * state, 0))
-
-
-@triton.jit
 def _gated_norm(
     x, gates, weight, out, scales, width, eps, HEADS: tl.constexpr, VALUE: tl.constexpr,
     GROUP: tl.constexpr, EARLY: tl.constexpr,
@@ -399,7 +310,7 @@ def _gated_norm(
     gate = tl.load(gates + token * width + place, mask=inside, other=0).to(tl.float32)
     start_next(EARLY)
     value *= tl.rsqrt(tl.sum(value * value, 1) / VALUE + eps)[:, None]
-    value *= tl.load(weight + tl.arange(0, VALUE)).to(tl.float32) * _silu(gate)
+    value *= tl.load(weight + tl.arange(0, VALUE)).to(tl.float32) * silu(gate)
     if scales is not None:
         scale = tl.maximum(tl.max(tl.max(tl.abs(value), 1), 0), 1e-12) / 448.0
         tl.store(scales + token, scale)
